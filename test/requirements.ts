@@ -1,0 +1,59 @@
+/**
+ * Tests that need something of the machine say so by name: `requires('tensorflow-library').describe('…', …)`. Where it is absent they skip
+ * with the reason in their title; with CLOISTER_TEST_REQUIRE=all (set by .ci/run) absence is a failure instead.
+ */
+import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { describe } from 'vitest'
+
+export const sharedDirectory = resolve(import.meta.dirname, '../../shared')
+export const cacheDirectory =
+  process.env.CLOISTER_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'cloister')
+/** A Python with tensorflow-cpu, tensorboard, grpcio and dcap-qvl; `.ci/run` makes it. */
+export const python = process.env.CLOISTER_TEST_PYTHON ?? join(cacheDirectory, 'test-python/bin/python')
+
+const engineDirectory =
+  process.env.CLOISTER_ENGINE ?? join(cacheDirectory, `engine/tensorflow-2.21.0-${process.platform}-${process.arch}`)
+
+const requirements = {
+  'tensorflow-library': () =>
+    existsSync(
+      join(engineDirectory, process.platform === 'darwin' ? 'libtensorflow_cc.2.dylib' : 'libtensorflow_cc.so.2'),
+    )
+      ? undefined
+      : 'the TensorFlow library: cloister engine install',
+  cifar10: () =>
+    existsSync(join(sharedDirectory, 'data/cifar10/data_batch_1.bin')) ? undefined : '../shared/data/cifar10',
+  'attestation-vectors': () =>
+    existsSync(join(sharedDirectory, 'attestation-vectors/vectors.json')) ? undefined : '../shared/attestation-vectors',
+  'python-tensorflow': () => pythonHas('tensorflow'),
+  'python-tensorboard': () => pythonHas('tensorboard'),
+  'python-grpcio': () => pythonHas('grpc'),
+  'python-dcap-qvl': () => pythonHas('dcap_qvl'),
+} as const
+
+export type Requirement = keyof typeof requirements
+
+function pythonHas(module: string): string | undefined {
+  const probe = `import importlib.util,sys; sys.exit(importlib.util.find_spec(${JSON.stringify(module)}) is None)`
+  return spawnSync(python, ['-c', probe]).status === 0 ? undefined : `Python with ${module} (CLOISTER_TEST_PYTHON)`
+}
+
+export function requires(...needs: Requirement[]) {
+  const missing = needs.map((need) => requirements[need]()).filter((reason) => reason !== undefined)
+  return {
+    available: missing.length === 0,
+    describe(title: string, body: () => void): void {
+      if (missing.length === 0) {
+        describe(title, body)
+      } else if (process.env.CLOISTER_TEST_REQUIRE === 'all') {
+        throw new Error(`${title}: needs ${missing.join(', ')}`)
+      } else {
+        const skipping = describe.skip
+        skipping(`${title} [skipped: needs ${missing.join(', ')}]`, body)
+      }
+    },
+  }
+}
