@@ -84,6 +84,8 @@ const partition = v.variant('scheme', [
   v.strictObject({ scheme: v.literal('dirichlet'), alpha: positive }),
   v.strictObject({ scheme: v.literal('by-label'), labelsPerWorker: v.optional(count, 2) }),
   v.strictObject({ scheme: v.literal('by-size'), proportions: v.array(positive) }),
+  /** Every worker's data directory is its shard, whole: the case of real data owners. */
+  v.strictObject({ scheme: v.literal('own') }),
 ])
 
 export const jobSchema = v.strictObject({
