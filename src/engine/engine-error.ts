@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+import { CodedError } from '../errors.ts'
+
+/** What can go wrong between a program and the engine that runs it. */
+export class EngineError extends CodedError<
+  | 'engine-library'
+  | 'engine-missing'
+  | 'kernel-unsupported'
+  | 'program-closed'
+  | 'program-failed'
+  | 'program-input'
+  | 'program-output'
+  | 'tensor-disposed'
+  | 'tensor-size'
+  | 'trace-failed'
+  | 'trace-random'
+  | 'trace-read'
+  | 'trace-variable'
+> {}
