@@ -3,8 +3,15 @@ import { CodedError } from '../errors.ts'
 
 /** What can go wrong between a program and the engine that runs it. */
 export class EngineError extends CodedError<
+  | 'engine-checksum'
+  | 'engine-directory'
+  | 'engine-disk-full'
+  | 'engine-download'
+  | 'engine-fallback'
   | 'engine-library'
   | 'engine-missing'
+  | 'engine-platform'
+  | 'engine-python'
   | 'kernel-unsupported'
   | 'program-closed'
   | 'program-failed'
