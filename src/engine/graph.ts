@@ -139,12 +139,9 @@ export class Graph implements GraphBuilder {
         hint: `Traced programs know ${Object.keys(nativeTypes).join(', ')}.`,
       })
     const { result: rank } = attempt((status) => api.TF_GraphGetTensorNumDims(this.pointer, output, status))
-    const shape = Array<number>(Math.max(rank, 0)).fill(-1)
+    // -1 where inference knows nothing: an output that is scratch of its operation may be so, a tensor of the trace not.
+    const shape = Array<number>(rank < 0 ? 1 : rank).fill(-1)
     if (rank > 0) attempt((status) => api.TF_GraphGetTensorShape(this.pointer, output, shape, rank, status))
-    if (rank < 0 || shape.some((size) => size < 0))
-      throw new EngineError('trace-failed', `The shape of what ${type} gives depends on values: [${shape}]`, {
-        hint: 'A traced program has fixed shapes: use a form of the operation whose result does not depend on data.',
-      })
     return { operation, index, shape, dtype }
   }
 

@@ -160,6 +160,10 @@ class Recorder implements tf.KernelBackend {
   }
 
   #keep(output: GraphOutput): tf.TensorInfo {
+    if (output.shape.some((size) => size < 0))
+      throw new EngineError('trace-failed', `The shape of a result depends on values: [${output.shape}]`, {
+        hint: 'A traced program has fixed shapes: use a form of the operation whose result does not depend on data.',
+      })
     assert(
       output.dtype === 'float32' || output.dtype === 'int32' || output.dtype === 'bool',
       `${output.dtype} in a trace`,
