@@ -20,3 +20,11 @@ function activate(name: string): void {
   void tf.setBackend(name)
   assert.equal(tf.getBackend(), name, `TensorFlow.js has no backend '${name}'`)
 }
+
+/** On first use in Node the CPU backend prints an advertisement for the abandoned tfjs-node package. */
+export function silenceAdvertisement(): void {
+  withBackend('cpu', () => {
+    const backend: { firstUse?: boolean } = tf.backend()
+    backend.firstUse = false
+  })
+}

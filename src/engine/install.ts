@@ -18,8 +18,8 @@ import { type PinnedFile, type Release, releaseFor } from './release.ts'
 export interface InstallOptions {
   /** See `engineDirectory`. Nothing but the engine may lie in it. */
   readonly directory: string
-  /** `<platform>-<architecture>` as Node names them. */
-  readonly platform?: string
+  /** Of another platform than this one, for whom it may be installed too. */
+  readonly release?: Release
   readonly onProgress?: (progress: InstallProgress) => void
   readonly signal?: AbortSignal
   /** The interpreter whose pip is used. */
@@ -47,17 +47,16 @@ export interface FileState {
   readonly sha256?: string
 }
 
-const platformHere = `${process.platform}-${process.arch}`
+const releaseHere = (): Release => releaseFor(`${process.platform}-${process.arch}`)
 
 /** Reads every byte: a second or two. */
 export async function engineInfo(options: Omit<InstallOptions, 'onProgress' | 'python'>): Promise<EngineInfo> {
-  return inspect(options.directory, releaseFor(options.platform ?? platformHere), options)
+  return inspect(options.directory, options.release ?? releaseHere(), options)
 }
 
 /** Installs what is missing or altered, and waits for another process that is at it. */
 export async function installEngine(options: InstallOptions): Promise<EngineInfo> {
-  const { directory, platform = platformHere, python = 'python3', signal } = options
-  const release = releaseFor(platform)
+  const { directory, release = releaseHere(), python = 'python3', signal } = options
   const before = await inspect(directory, release, options)
   if (before.state === 'intact') return before
   await checkReplaceable(directory, release)

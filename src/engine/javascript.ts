@@ -5,7 +5,7 @@
  */
 import { setImmediate } from 'node:timers/promises'
 import * as tf from '@tensorflow/tfjs'
-import { withBackend } from './backend.ts'
+import { silenceAdvertisement, withBackend } from './backend.ts'
 import type {
   Engine,
   EngineTensor,
@@ -97,12 +97,4 @@ function zeros(spec: TensorSpec): TypedArray {
 
 function arrayTensor({ shape, dtype }: TensorSpec, data: TypedArray): EngineTensor {
   return { shape, dtype, data, dispose() {} }
-}
-
-/** On first use in Node the CPU backend prints an advertisement for the abandoned tfjs-node package. */
-function silenceAdvertisement(): void {
-  withBackend('cpu', () => {
-    const backend = tf.backend() as { firstUse?: boolean }
-    backend.firstUse = false
-  })
 }

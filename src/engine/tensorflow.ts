@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The engine that runs programs in TensorFlow's C library: traced once, then run as a graph. */
+import { silenceAdvertisement } from './backend.ts'
 import type { Engine, EngineTensor, HostTensor, Program, ProgramDefinition, RunOptions } from './engine.ts'
 import { EngineError } from './engine-error.ts'
 import { Graph } from './graph.ts'
@@ -18,6 +19,7 @@ export interface TensorflowOptions {
 
 export function createTensorflowEngine({ directory, threads }: TensorflowOptions): Engine {
   const library = loadLibrary(directory)
+  silenceAdvertisement()
   const programs = new Set<Program>()
   return {
     kind: 'tensorflow',
