@@ -164,6 +164,26 @@ test.each([-1, 3])('sparseSoftmaxCrossEntropy refuses label %i of 3 classes', (l
   expect(() => sparseSoftmaxCrossEntropy(tf.tensor1d([label], 'int32'), tf.ones([1, 3]))).toThrow(`label ${label}`)
 })
 
+test.each(['same', 'valid', 1] as const)(
+  'the gradient of average pooling is its forward pass transposed, padding %s',
+  (pad) => {
+    const x = tf.tensor4d(
+      [...Array(2 * 5 * 4 * 2).keys()].map((n) => Math.sin(n)),
+      [2, 5, 4, 2],
+    )
+    const weights = tf.sin(tf.range(0, tf.avgPool(x, 3, 2, pad).size)).reshape(tf.avgPool(x, 3, 2, pad).shape)
+    expectGradient((x) => tf.avgPool(x as tf.Tensor4D, 3, 2, pad).mul(weights), x)
+  },
+)
+
+test('the gradient of average pooling in three dimensions too', () => {
+  const x = tf.tensor5d(
+    [...Array(3 * 3 * 4).keys()].map((n) => Math.sin(n)),
+    [1, 3, 3, 4, 1],
+  )
+  expectGradient((x) => tf.avgPool3d(x as tf.Tensor5D, [2, 3, 2], [1, 2, 1], 'same').square(), x)
+})
+
 test('gradients leave no tensor behind', () => {
   const [x, scale] = [tf.ones([2, 3]), tf.ones([3]) as tf.Tensor1D]
   const before = tf.memory().numTensors
