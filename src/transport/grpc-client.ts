@@ -11,6 +11,7 @@ import { reasonOf } from './grpc-status.ts'
 import { http2Options } from './http2-options.ts'
 import { keepAlive } from './keepalive.ts'
 import { defaultLimits, type TransportLimits } from './limits.ts'
+import { parseRefusal } from './refusal.ts'
 import { authenticateServer } from './tls.ts'
 import { closedByPeer, TransportError } from './transport-error.ts'
 import { tlsWire, type Wire } from './wire.ts'
@@ -53,6 +54,10 @@ export async function openCall<Peer, I extends DescMessage, O extends DescMessag
         const ended = (cause?: Error) => {
           reject(new TransportError('authentication-failed', 'expected the call accepted, got its end', { cause }))
         }
+        session.once('goaway', (_code, _lastStream, debugData) => {
+          const refusal = parseRefusal(debugData)
+          if (refusal !== undefined) reject(closedByPeer(refusal))
+        })
         stream.on('error', ended)
         stream.once('close', ended)
         stream.once('response', (headers) => {

@@ -6,14 +6,13 @@
  */
 import assert from 'node:assert/strict'
 import { constants, type Http2Session, type Http2Stream, type IncomingHttpHeaders } from 'node:http2'
-import { publicError } from '../errors.ts'
 import { AsyncQueue } from './async-queue.ts'
 import type { Codec } from './codec.ts'
 import type { Connection } from './connection.ts'
 import { assertMessageSize, encodeFrame, FrameDecoder } from './grpc-frame.ts'
 import { reasonOf, trailersOf } from './grpc-status.ts'
 import type { TransportLimits } from './limits.ts'
-import { type CloseReason, closedByPeer, TransportError } from './transport-error.ts'
+import { type CloseReason, closedByPeer, reasonFor, TransportError } from './transport-error.ts'
 import type { Wire } from './wire.ts'
 
 export interface GrpcCall<Peer, Outgoing, Incoming> {
@@ -37,6 +36,7 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   /** What the peer said when it ended its half; gRPC requires it of servers only. */
   #peerTrailers: IncomingHttpHeaders | undefined
   #closing: Promise<void> | undefined
+  #whenSent: () => void = () => {}
   /** Why nothing can be sent any more, other than our own `close`. */
   #failure: Error | undefined
   #deadline: NodeJS.Timeout | undefined
@@ -91,16 +91,15 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   }
 
   destroy(cause?: Error): void {
-    this.#fail(cause ?? new TransportError('connection-closed', 'expected an open connection, got one destroyed here'))
+    this.#fail(cause ?? closedHere())
   }
 
   #assertMaySend(): void {
     if (this.#failure !== undefined) throw this.#failure
-    if (this.#closing !== undefined) {
-      throw new TransportError('connection-closed', 'expected an open connection, got one closed here')
-    }
+    if (this.#closing !== undefined) throw closedHere()
   }
 
+  /** After what waits to be sent; with a reason, instead of it. */
   async #endOurHalf(reason: CloseReason | undefined): Promise<void> {
     const { side, stream, limits } = this.#call
     if (stream.destroyed) return
@@ -108,9 +107,11 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
       stream.sendTrailers(side === 'client' && reason === undefined ? {} : trailersOf(reason))
     })
     this.#setDeadline(`the peer to end within ${limits.closeTimeoutMs} ms of our end`)
+    if (reason !== undefined) this.#dropWaiting(closedHere())
     await new Promise<void>((resolve) => {
       stream.once('close', resolve)
-      stream.end(resolve)
+      this.#whenSent = () => stream.end(resolve)
+      this.#pump()
     })
   }
 
@@ -121,17 +122,17 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
     } catch (error) {
       this.#refuse(error)
     }
-    if (this.#received.length > 0) this.#call.stream.pause()
+    if (!this.#received.ended && this.#received.length > 0) this.#call.stream.pause()
   }
 
   /** The peer broke the protocol: tell it why, take nothing more from it. */
   #refuse(error: unknown): void {
-    const { code, message } = publicError(error)
-    this.#failure = error instanceof Error ? error : new Error(message)
+    const reason = reasonFor(error)
+    this.#failure = error instanceof Error ? error : new Error(reason.message, { cause: error })
     this.#received.end(this.#failure)
     this.#pump()
     this.#call.stream.resume()
-    void this.close({ code, message })
+    void this.close(reason)
   }
 
   /** A reason stops our sending at once, though what came before it is still to be read. */
@@ -194,19 +195,26 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   /** Writes what waits, in order, as long as there is room. */
   #pump(): void {
     const { stream, wire, limits } = this.#call
+    if (this.#failure !== undefined) this.#dropWaiting(this.#failure)
     while (this.#waiting.length > 0) {
-      if (this.#failure === undefined && stream.writableLength + wire.queuedBytes > limits.sendBufferBytes) return
-      const { chunks, sent, failed } = this.#waiting.shift()!
-      if (this.#failure !== undefined) {
-        failed(this.#failure)
-        continue
-      }
+      if (stream.writableLength + wire.queuedBytes > limits.sendBufferBytes) return
+      const { chunks, sent } = this.#waiting.shift()!
       stream.cork()
       for (const chunk of chunks) stream.write(chunk, () => this.#pump())
       stream.uncork()
       sent()
     }
+    this.#whenSent()
+    this.#whenSent = () => {}
   }
+
+  #dropWaiting(error: Error): void {
+    for (const { failed } of this.#waiting.splice(0)) failed(error)
+  }
+}
+
+function closedHere(): TransportError {
+  return new TransportError('connection-closed', 'expected an open connection, got one closed on this side')
 }
 
 function lost(got: string, cause?: unknown, expected = 'an open connection'): TransportError {

@@ -83,8 +83,9 @@ class GrpcServer<Peer, I extends DescMessage, O extends DescMessage>
         )
       }
       this.#handshaking.add(raw)
-      const authenticated = await authenticateClient(raw, this.#options.credentials, this.#limits)
-      this.#assertRoom(authenticated.fingerprint)
+      const authenticated = await authenticateClient(raw, this.#options.credentials, this.#limits, (fingerprint) =>
+        this.#assertRoom(fingerprint),
+      )
       this.#serve(raw, authenticated)
     } catch (error) {
       raw.destroy()

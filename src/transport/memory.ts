@@ -11,7 +11,8 @@ import type { Connection, Listener } from './connection.ts'
 import { openCall } from './grpc-client.ts'
 import { closeSessions, serveCall } from './grpc-serve.ts'
 import { defaultLimits, type TransportLimits } from './limits.ts'
-import { TransportError } from './transport-error.ts'
+import { tellRefusal } from './refusal.ts'
+import { reasonFor, TransportError } from './transport-error.ts'
 import { memoryWires } from './wire.ts'
 import { within } from './within.ts'
 
@@ -59,9 +60,10 @@ export function listenInMemory<Peer, I extends DescMessage, O extends DescMessag
         sessions.add(session)
         session.once('close', () => sessions.delete(session))
       },
-      (error: unknown) => {
-        wire.destroy()
+      async (error: unknown) => {
         options.onRefused?.(address, error)
+        await tellRefusal(wire.stream, reasonFor(error))
+        wire.destroy()
       },
     )
     return openCall(clientWire, server, method, limits)

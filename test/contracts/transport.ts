@@ -182,6 +182,19 @@ export function describeTransport(name: string, start: StartTransport): void {
       await closed
     })
 
+    test('what waits to be sent is sent before the end, but not before a reason', async () => {
+      const limits = { sendBufferBytes: 65_536, streamWindowBytes: 65_536, sessionWindowBytes: 131_072 }
+      const { server, client } = await pair({ limits }, { limits })
+      const sends = Array.from({ length: 20 }, (_, index) => client.send(message(new Uint8Array(65_000).fill(index))))
+      const closed = client.close()
+      expect(await drain(server)).toEqual(Array.from({ length: 20 }, (_, index) => `${index}×65000`))
+      await Promise.all([...sends, closed])
+      const replies = Array.from({ length: 20 }, () => codeOf(server.send(message(new Uint8Array(65_000)))))
+      void server.close({ code: 'job-over', message: 'enough' })
+      expect((await Promise.all(replies)).at(-1)).toBe('connection-closed')
+      expect(await codeOf(drain(client))).toBe('closed-by-peer')
+    })
+
     test.each(['server', 'client'] as const)('the %s says why, after its messages', async (side) => {
       const { server, client } = await pair()
       const [sender, reader] = side === 'server' ? [server, client] : [client, server]
@@ -245,7 +258,10 @@ export function describeTransport(name: string, start: StartTransport): void {
       expect(await next(client)).toBe('end')
       expect(await codeOf(next(server))).toBe('connection-lost')
       let code = 'no error'
-      while (code === 'no error') code = await codeOf(client.send(message('x')))
+      while (code === 'no error') {
+        await turns(1)
+        code = await codeOf(client.send(message('x')))
+      }
       expect(code).toBe('connection-lost')
     })
 
@@ -292,9 +308,14 @@ export function describeTransport(name: string, start: StartTransport): void {
       return new Promise<void>(() => {})
     }
 
-    test('a client that the server refuses gets no connection', async () => {
+    test('a client that the server refuses gets no connection and is told why', async () => {
       const { connect, refused, listener } = await start({ judge: refuse })
-      expect(await codeOf(connect())).toBe('authentication-failed')
+      const error = await connect().catch((error: unknown) => error)
+      expect(error).toMatchObject({
+        code: 'closed-by-peer',
+        peerReason: { code: 'peer-not-pinned', message: 'expected another, got you' },
+      })
+      while (refused.length === 0) await turns(1)
       expect(refused).toMatchObject([{ code: 'peer-not-pinned' }])
       await listener.close()
       expect(await listener.connections[Symbol.asyncIterator]().next()).toMatchObject({ done: true })
@@ -313,7 +334,8 @@ export function describeTransport(name: string, start: StartTransport): void {
         judge: (signal) => never(signal, seen),
         limits: { authenticationTimeoutMs: 50 },
       })
-      expect(await codeOf(connect())).toBe('authentication-failed')
+      expect(await codeOf(connect())).toBe('closed-by-peer')
+      while (refused.length === 0) await turns(1)
       expect(refused).toMatchObject([{ code: 'authentication-timeout' }])
       expect(seen.map(({ aborted }) => aborted)).toEqual([true])
     })
