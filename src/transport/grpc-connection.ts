@@ -6,8 +6,6 @@
  */
 import assert from 'node:assert/strict'
 import { constants, type Http2Session, type Http2Stream, type IncomingHttpHeaders } from 'node:http2'
-import type { Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
 import { publicError } from '../errors.ts'
 import { AsyncQueue } from './async-queue.ts'
 import type { Codec } from './codec.ts'
@@ -16,14 +14,13 @@ import { assertMessageSize, encodeFrame, FrameDecoder } from './grpc-frame.ts'
 import { reasonOf, trailersOf } from './grpc-status.ts'
 import type { TransportLimits } from './limits.ts'
 import { type CloseReason, closedByPeer, TransportError } from './transport-error.ts'
+import type { Wire } from './wire.ts'
 
 export interface GrpcCall<Peer, Outgoing, Incoming> {
   readonly side: 'client' | 'server'
   /** Opened with `waitForTrailers`. */
   readonly stream: Http2Stream
-  readonly socket: TLSSocket
-  /** Under TLS: its counters are the bytes on the wire. */
-  readonly raw: Socket
+  readonly wire: Wire
   readonly peer: Peer
   readonly codec: Codec<Outgoing, Incoming>
   readonly limits: TransportLimits
@@ -59,7 +56,7 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
     stream.on('error', () => {}) // 'close' follows and says the same.
     stream.on('close', () => this.#streamClosed())
     stream.on('drain', () => this.#pump())
-    call.socket.on('drain', () => this.#pump())
+    call.wire.onDrain(() => this.#pump())
     this.#session.on('error', (cause) => this.#fail(lost('an error of the connection', cause)))
     this.#session.on('close', () => clearTimeout(this.#deadline))
   }
@@ -69,11 +66,11 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   }
 
   get bytesSent(): number {
-    return this.#call.raw.bytesWritten
+    return this.#call.wire.bytesSent
   }
 
   get bytesReceived(): number {
-    return this.#call.raw.bytesRead
+    return this.#call.wire.bytesReceived
   }
 
   async send(message: Outgoing): Promise<void> {
@@ -147,7 +144,8 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   }
 
   #peerEnded(): void {
-    if (this.#received.ended) return
+    // Node also ends a stream that was reset; 'close' follows then and tells.
+    if (this.#received.ended || this.#call.stream.rstCode !== constants.NGHTTP2_NO_ERROR) return
     try {
       if (this.#failure === undefined) {
         this.#decoder.end()
@@ -161,11 +159,11 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   }
 
   #streamClosed(): void {
-    const { stream, raw, limits } = this.#call
+    const { stream, wire, limits } = this.#call
     const { NGHTTP2_NO_ERROR, NGHTTP2_CANCEL } = constants
     // A gRPC client may cancel what the server has ended: nothing is lost by that.
     const cancelled = stream.rstCode === NGHTTP2_NO_ERROR || stream.rstCode === NGHTTP2_CANCEL
-    if (this.#closing !== undefined && cancelled && !raw.destroyed) this.#received.end()
+    if (this.#closing !== undefined && cancelled && !wire.destroyed) this.#received.end()
     if (!this.#received.ended || this.#closing === undefined) {
       this.#fail(lost(`the end of the stream (HTTP/2 code ${stream.rstCode})`))
       return
@@ -190,14 +188,14 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
     this.#received.end(error)
     this.#pump()
     this.#session.destroy()
-    this.#call.raw.destroy()
+    this.#call.wire.destroy()
   }
 
   /** Writes what waits, in order, as long as there is room. */
   #pump(): void {
-    const { stream, socket, limits } = this.#call
+    const { stream, wire, limits } = this.#call
     while (this.#waiting.length > 0) {
-      if (this.#failure === undefined && stream.writableLength + socket.writableLength > limits.sendBufferBytes) return
+      if (this.#failure === undefined && stream.writableLength + wire.queuedBytes > limits.sendBufferBytes) return
       const { chunks, sent, failed } = this.#waiting.shift()!
       if (this.#failure !== undefined) {
         failed(this.#failure)

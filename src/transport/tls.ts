@@ -9,7 +9,8 @@ import type { Socket } from 'node:net'
 import { connect, createServer, type SecureContextOptions, type TLSSocket } from 'node:tls'
 import type { Credentials } from './connection.ts'
 import type { TransportLimits } from './limits.ts'
-import { TransportError, type TransportErrorCode } from './transport-error.ts'
+import { TransportError } from './transport-error.ts'
+import { within } from './within.ts'
 
 type Deadlines = Pick<TransportLimits, 'handshakeTimeoutMs' | 'authenticationTimeoutMs'>
 
@@ -117,27 +118,4 @@ function handshakeFailure(cause: Error | undefined): TransportError {
 /** OpenSSL's or the system's own code; its messages may quote the peer. */
 function codeOf(error: Error): string {
   return 'code' in error && typeof error.code === 'string' ? error.code : error.name
-}
-
-/** Settles by the deadline even when `run` heeds neither its signal nor an end of the socket. */
-export function within<T>(
-  timeoutMs: number,
-  code: TransportErrorCode,
-  what: string,
-  run: (signal: AbortSignal, abort: (error: TransportError) => void) => Promise<T>,
-): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const controller = new AbortController()
-    const abort = (error: TransportError) => {
-      clearTimeout(timer)
-      reject(error)
-      controller.abort(error)
-    }
-    const timer = setTimeout(() => {
-      abort(new TransportError(code, `expected ${what} within ${timeoutMs} ms, got none`))
-    }, timeoutMs)
-    run(controller.signal, abort)
-      .then(resolve, reject)
-      .finally(() => clearTimeout(timer))
-  })
 }
