@@ -86,7 +86,8 @@ interface Session<Peer> {
   readonly remote: RemoteWorker<Peer>
   readonly worker: number
   readonly key: Uint8Array
-  readonly name: string
+  /** Rejects with the reason when the server no longer wants this worker. */
+  readonly expelled: Deferred<never>
 }
 
 /** Resolves when training is complete or stopped; throws when it can't go on. What was learnt is saved in each case. */
@@ -101,12 +102,13 @@ class Server<Peer> {
   /** Were in training and are not any more. */
   readonly #lost = new Set<number>()
   readonly #attending = new Set<Promise<void>>()
+  /** Refused, and not ended by the worker yet. */
+  readonly #ending = new Set<Connection<Peer, ServerMessage, WorkerMessage>>()
   readonly #evaluations = new Set<Evaluation>()
   /** In the strategy's hands or on their way there. */
   readonly #pending = new Set<PendingUpdate>()
   /** Final scores; rejects when the server can't go on. */
   readonly #scored = new Deferred<Scored>()
-  #stopping = false
   #turn: Promise<void> = Promise.resolve()
   #saving: Promise<void> | undefined
   #cancelReview = (): void => undefined
@@ -136,9 +138,9 @@ class Server<Peer> {
       signal.removeEventListener('abort', stop)
       this.#cancelReview()
       this.#cancelGivingUp()
-      await listener.close()
       for (const { remote } of this.#sessions.values()) remote.connection.destroy()
-      await Promise.all([accepting, ...this.#attending])
+      for (const connection of this.#ending) connection.destroy()
+      await Promise.all([listener.close(), accepting, ...this.#attending])
       await this.#turn
       for (const update of this.#pending) this.#settle(update, { dropped: stopping() })
       await this.#saving
@@ -165,13 +167,14 @@ class Server<Peer> {
     let session: Session<Peer> | undefined
     try {
       session = await this.#admit(remote)
-      await this.#train(session)
+      await Promise.race([this.#train(session), session.expelled.promise])
       this.#dismiss(session, { kind: 'peer-left', peer: name, reason: 'finished' })
     } catch (thrown) {
       const error = publicError(thrown)
-      const gone = error.code === 'peer-lost' || error.code === 'worker-left'
-      if (!gone) await remote.refuse(thrown)
-      const reason = this.#stopping ? 'finished' : gone ? 'lost' : 'refused'
+      const reason = error.code === 'peer-lost' || error.code === 'worker-left' ? 'lost' : 'refused'
+      if (error.code === 'peer-lost') connection.destroy()
+      else if (error.code === 'worker-left') await connection.close()
+      else await this.#refuse(remote, thrown)
       if (session === undefined) events({ kind: 'peer-refused', address: name, error })
       else if (this.#sessions.get(session.worker) !== session) {
         events({ kind: 'peer-left', peer: name, reason: 'replaced' })
@@ -189,7 +192,7 @@ class Server<Peer> {
     const { name, evidence, workerIndex } = describe(remote.connection.peer)
     const inPlace = this.#sessions.get(hello.worker)
     verifyHello(hello, { ...job, jobDigest: job.digest, workerIndex, sessionInPlace: inPlace?.key })
-    const session = { remote, worker: hello.worker, key: hello.session, name }
+    const session = { remote, worker: hello.worker, key: hello.session, expelled: new Deferred<never>() }
     this.#sessions.set(hello.worker, session)
     this.#lost.delete(hello.worker)
     this.#cancelGivingUp()
@@ -264,6 +267,13 @@ class Server<Peer> {
     }
   }
 
+  /** Says why, ends our half of the stream, and leaves the rest to the worker. */
+  async #refuse(remote: RemoteWorker<Peer>, error: unknown): Promise<void> {
+    this.#ending.add(remote.connection)
+    await remote.refuse(error)
+    void remote.ended().then(() => this.#ending.delete(remote.connection))
+  }
+
   #settle(update: PendingUpdate, outcome: PushOutcome): void {
     this.#pending.delete(update)
     update.values.release()
@@ -320,7 +330,7 @@ class Server<Peer> {
     this.#evaluations.add(evaluation)
     const cancel = clock.after(limits.evaluationMs, () => {
       for (const worker of evaluation.awaited) {
-        void this.#sessions.get(worker)?.remote.refuse(scoresLate(limits))
+        this.#sessions.get(worker)?.expelled.reject(scoresLate(limits))
         evaluation.drop(worker)
       }
     })
@@ -334,8 +344,7 @@ class Server<Peer> {
   }
 
   #stop(): void {
-    this.#stopping = true
-    for (const { remote } of this.#sessions.values()) void remote.refuse(stopping())
+    for (const { expelled } of this.#sessions.values()) expelled.reject(stopping())
     this.#scored.resolve({ examples: 0, scores: {} })
   }
 

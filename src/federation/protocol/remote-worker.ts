@@ -133,6 +133,7 @@ export class RemoteWorker<Peer> {
   async finish(version: number, scores: Readonly<Record<string, number>>): Promise<void> {
     await this.#send({ case: 'finished', value: { version, scores: { ...scores } } })
     await this.connection.close()
+    await this.ended()
   }
 
   /** Says why and ends the stream. */
@@ -144,6 +145,15 @@ export class RemoteWorker<Peer> {
     } catch {
       // The worker is gone: it cannot be told.
       this.connection.destroy()
+    }
+  }
+
+  /** Resolves when the worker has ended its half of the stream, for which the transport gives it a bounded time. */
+  async ended(): Promise<void> {
+    try {
+      for (;;) await this.#reader.read()
+    } catch {
+      // The end, in whichever way.
     }
   }
 
