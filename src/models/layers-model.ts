@@ -25,7 +25,7 @@ export interface LayersModelOptions {
   readonly objective: Objective
   /**
    * What the network sees of a batch, in the order of its inputs. `random` is given in training only. Default: the batch's
-   * fields that bear the names of the network's inputs.
+   * fields except `labels`, in the order of the schema.
    */
   readonly inputs?: (batch: tf.NamedTensorMap, random: Random | undefined) => tf.Tensor | tf.Tensor[]
   /** `from-seed` draws from the layers' initializers, `as-built` keeps the values that the network has (pre-trained). */
@@ -40,7 +40,8 @@ export function fromLayersModel(network: tf.LayersModel, options: LayersModelOpt
     return stepRandom
   }
   for (const layer of layersOf(network)) adapt(layer, random)
-  const inputs = options.inputs ?? ((batch) => network.inputNames.map((name) => field(batch, name)))
+  const inputNames = Object.keys(options.batch).filter((name) => name !== 'labels')
+  const inputs = options.inputs ?? ((batch) => inputNames.map((name) => field(batch, name)))
 
   const forward = (batch: tf.NamedTensorMap, random: Random | undefined): tf.Tensor => {
     stepRandom = random
@@ -173,10 +174,16 @@ function adapt(layer: tf.layers.Layer, random: () => Random): void {
 /** Normalises over all axes but the last in training; moving averages become momentum · old + (1 − momentum) · new. */
 function adaptBatchNormalization(layer: tf.layers.Layer): void {
   const { axis, momentum, epsilon, scale, center } = layer.getConfig()
-  const inferred = layer.call.bind(layer)
+  if (axis !== -1 && axis !== (layer.inputSpec[0]?.ndim ?? 0) - 1) {
+    // TensorFlow.js's CPU kernel takes the channels for the last axis whatever the layer says.
+    throw new ModelError('layer-unsupported', `expected channels on the last axis, got axis ${axis} in ${layer.name}`, {
+      hint: 'build the network with channels last',
+    })
+  }
+  const infer = layer.call.bind(layer)
   layer.call = (inputs, kwargs) => {
     const x = Array.isArray(inputs) ? inputs[0]! : inputs
-    if (!kwargs.training || (axis !== -1 && axis !== x.rank - 1)) return inferred(x, kwargs)
+    if (!kwargs.training) return infer(x, kwargs)
     return tf.tidy(() => {
       const weights = layer.weights.map((weight) => weight.read() as tf.Tensor1D)
       const [movingMean, movingVariance] = weights.slice(-2) as tf.Variable[]
