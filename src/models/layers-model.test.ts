@@ -1,6 +1,5 @@
 import * as tf from '@tensorflow/tfjs'
 import { describe, expect, test } from 'vitest'
-import { classification } from './classification.ts'
 import { fromLayersModel, type Objective } from './layers-model.ts'
 import type { Model, Random } from './model.ts'
 
@@ -11,42 +10,13 @@ const meanOutput: Objective = {
 }
 
 function modelOf(layers: tf.layers.Layer[], objective: Objective = meanOutput): Model {
-  const batch = { x: { shape: [], dtype: 'float32' }, labels: { shape: [], dtype: 'int32' } } as const
+  const batch = { x: { shape: [], dtype: 'float32' } } as const
   return fromLayersModel(tf.sequential({ layers }), { name: 'test', batch, objective })
 }
 
-/** Halves, for uniform draws, alternate below and above a rate of one half. */
-const alternating: Random = {
-  uniform: (shape) => {
-    const size = shape.reduce((product, extent) => product * extent, 1)
-    return tf.tensor(
-      Float32Array.from({ length: size }, (_, index) => (index % 2 ? 0.9 : 0.1)),
-      shape,
-    )
-  },
-  normal: (shape, mean = 0, deviation = 1) => tf.fill(shape, mean + deviation),
-}
-
-/** Runs the one-input model and gives the network's outputs. */
-function outputs(layers: tf.layers.Layer[], x: tf.Tensor, random?: Random): number[] {
-  const network = tf.sequential({ layers })
-  let seen: tf.Tensor | undefined
-  const see = (output: tf.Tensor) => {
-    seen = output
-    return tf.mean<tf.Scalar>(output)
-  }
-  const model = fromLayersModel(network, {
-    name: 'test',
-    batch: {},
-    inputs: (batch) => batch.x!,
-    objective: {
-      train: (output) => ({ loss: see(output), metrics: {} }),
-      evaluate: (output) => ({ loss: see(output) }),
-    },
-  })
-  if (random) model.train({ x }, random)
-  else model.evaluate({ x })
-  return [...seen!.dataSync()]
+const never: Random = {
+  uniform: () => expect.unreachable(),
+  normal: () => expect.unreachable(),
 }
 
 describe('variables', () => {
@@ -110,160 +80,52 @@ describe('variables', () => {
   })
 })
 
-describe('batch normalisation', () => {
-  const x = tf.tensor2d([
-    [1, 10],
-    [3, 10],
-    [5, 40],
-    [7, 20],
-  ])
+test('batch normalisation over another axis than the last is refused', () => {
+  const layer = (axis: number) => tf.layers.batchNormalization({ inputShape: [2, 2, 2], axis })
+  expect(() => modelOf([layer(1)])).toThrow(expect.objectContaining({ code: 'layer-unsupported' }))
+  expect(modelOf([layer(3)]).variables).toHaveLength(4)
+})
 
-  test('normalises by the batch in training, updates the moving averages, and uses them in evaluation', () => {
-    const layer = tf.layers.batchNormalization({ inputShape: [2], momentum: 0.75, epsilon: 0.5, name: 'bn' })
-    const network = tf.sequential({ layers: [layer] })
-    const model = fromLayersModel(network, {
-      name: 'test',
-      batch: {},
-      inputs: (batch) => batch.x!,
-      objective: {
-        train: (output) => ({ loss: tf.sum(tf.mul(output, x)), metrics: {} }),
-        evaluate: (output) => ({ sum: tf.sum(tf.mul(output, x)) }),
+describe('the network', () => {
+  /** Shows in its output whether it trains. */
+  const batchNorm = () => tf.layers.batchNormalization({ inputShape: [1], epsilon: 1, name: 'bn' })
+  const x = tf.tensor2d([[2], [4]])
+
+  test('trains in training only, and changes its statistics there', () => {
+    const model = modelOf([batchNorm()], {
+      train: (output) => ({ loss: tf.sum(tf.abs(output)), metrics: {} }),
+      evaluate: (output) => ({ sum: tf.sum(output) }),
+    })
+    // Statistics as built, mean 0 and variance 1; then those of the batch, 3 and 1.
+    expect(model.evaluate({ x }).sum!.dataSync()[0]).toBeCloseTo(6 / Math.SQRT2, 5)
+    expect(model.train({ x }, never).loss.dataSync()[0]).toBeCloseTo(2 / Math.SQRT2, 5)
+    expect(model.variables[2]!.tensor.dataSync()[0]).toBeCloseTo(0.03, 5)
+    expect(model.evaluate({ x }).sum!.dataSync()[0]).toBeCloseTo((6 - 2 * 0.03) / Math.SQRT2, 4)
+  })
+
+  test('sees the fields of the batch in the order of the schema, or what is made of them', () => {
+    const inputs = ['a', 'b'].map((name) => tf.input({ shape: [1], name }))
+    const outputs = tf.layers.concatenate().apply(inputs) as tf.SymbolicTensor
+    const network = tf.model({ inputs, outputs })
+    const field = { shape: [1], dtype: 'float32' } as const
+    let seen: number[] = []
+    const objective: Objective = {
+      ...meanOutput,
+      evaluate: (output) => {
+        seen = [...output.dataSync()]
+        return {}
       },
-    })
-    // Population statistics by hand: means 4 and 20, variances 5 and 150.
-    const expected = (means: number[], variances: number[]) =>
-      (x.arraySync() as number[][])
-        .flatMap((row) => row.map((value, c) => (value * (value - means[c]!)) / Math.sqrt(variances[c]! + 0.5)))
-        .reduce((sum, value) => sum + value, 0)
-    expect(model.train({ x }, alternating).loss.dataSync()[0]).toBeCloseTo(expected([4, 20], [5, 150]), 3)
-    const [mean, variance] = [1, 5]
-    const moving = model.variables
-      .filter(({ role }) => role === 'statistic')
-      .map(({ tensor }) => [...tensor.dataSync()])
-    expect(moving[0]).toEqual([mean, variance])
-    expect(moving[1]![0]).toBeCloseTo(0.75 + 0.25 * 5, 5)
-    expect(moving[1]![1]).toBeCloseTo(0.75 + 0.25 * 150, 5)
-    expect(model.evaluate({ x }).sum!.dataSync()[0]).toBeCloseTo(expected(moving[0]!, moving[1]!), 3)
-    // Evaluation leaves them alone.
-    expect([...model.variables.at(-1)!.tensor.dataSync()]).toEqual(moving[1])
-  })
-
-  test.each([{ scale: false }, { center: false }, { scale: false, center: false }])(
-    'without scale or offset: %o',
-    (options) => {
-      const got = outputs([tf.layers.batchNormalization({ inputShape: [2], epsilon: 0.5, ...options })], x, alternating)
-      expect(got[0]).toBeCloseTo(-3 / Math.sqrt(5.5), 5)
-      expect(got[5]).toBeCloseTo(20 / Math.sqrt(150.5), 5)
-    },
-  )
-
-  test('over another axis is refused, over the last by its number is not', () => {
-    const layer = (axis: number) => tf.layers.batchNormalization({ inputShape: [2, 2, 2], axis })
-    expect(() => modelOf([layer(1)])).toThrow(expect.objectContaining({ code: 'layer-unsupported' }))
-    expect(modelOf([layer(3)]).variables).toHaveLength(4)
-  })
-})
-
-describe('randomness comes from the step', () => {
-  const x = tf.ones([2, 4])
-
-  test('dropout', () => {
-    const dropout = () => [tf.layers.dropout({ rate: 0.5, inputShape: [4] })]
-    expect(outputs(dropout(), x, alternating)).toEqual([0, 2, 0, 2, 0, 2, 0, 2])
-    expect(outputs(dropout(), x)).toEqual([1, 1, 1, 1, 1, 1, 1, 1])
-    const rows = [tf.layers.dropout({ rate: 0.5, inputShape: [4], noiseShape: [2, 1] })]
-    expect(outputs(rows, x, alternating)).toEqual([0, 0, 0, 0, 2, 2, 2, 2])
-    // Kept when the draw is not below the rate: 0.1 and 0.9 both are above 0.05.
-    const kept = outputs([tf.layers.dropout({ rate: 0.05, inputShape: [4] })], x, alternating)
-    for (const value of kept) expect(value).toBeCloseTo(1 / 0.95, 6)
-    expect(outputs([tf.layers.dropout({ rate: 1, inputShape: [4] })], x, alternating)).toEqual(new Array(8).fill(0))
-    expect(outputs([tf.layers.dropout({ rate: 0, inputShape: [4] })], x, alternating)).toEqual(new Array(8).fill(1))
-  })
-
-  test('spatial dropout drops whole channels', () => {
-    const got = outputs(
-      [tf.layers.spatialDropout1d({ rate: 0.5, inputShape: [3, 2] })],
-      tf.ones([1, 3, 2]),
-      alternating,
-    )
-    expect(got).toEqual([0, 2, 0, 2, 0, 2])
-  })
-
-  test('gaussian noise and gaussian dropout', () => {
-    const noise = () => [tf.layers.gaussianNoise({ stddev: 3, inputShape: [4] })]
-    expect(outputs(noise(), x, alternating)).toEqual(new Array(8).fill(4))
-    expect(outputs(noise(), x)).toEqual(new Array(8).fill(1))
-    const dropout = outputs([tf.layers.gaussianDropout({ rate: 0.2, inputShape: [4] })], x, alternating)
-    for (const value of dropout) expect(value).toBeCloseTo(1.5, 6)
-  })
-
-  test('layers that draw where the step cannot reach are refused', () => {
-    for (const layer of [
-      tf.layers.alphaDropout({ rate: 0.5, inputShape: [3, 2] }),
-      tf.layers.lstm({ units: 2, inputShape: [3, 2], dropout: 0.1 }),
-      tf.layers.bidirectional({
-        layer: tf.layers.gru({ units: 2, recurrentDropout: 0.1 }) as tf.RNN,
-        mergeMode: 'sum',
-        inputShape: [3, 2],
-      }),
-    ]) {
-      expect(() => modelOf([layer])).toThrow(expect.objectContaining({ code: 'layer-unsupported' }))
     }
-  })
-
-  test('gradients flow through the replaced calls', () => {
-    const kernel = tf.layers.dense({ units: 4, inputShape: [4], useBias: false, name: 'k' })
-    const network = tf.sequential({ layers: [kernel, tf.layers.dropout({ rate: 0.5 })] })
-    const model = fromLayersModel(network, {
+    const batch = { labels: tf.tensor1d([0]), right: tf.tensor2d([[2]]), left: tf.tensor2d([[1]]) }
+    const schema = { left: field, labels: { shape: [], dtype: 'int32' }, right: field } as const
+    fromLayersModel(network, { name: 'test', batch: schema, objective }).evaluate(batch)
+    expect(seen).toEqual([1, 2])
+    fromLayersModel(network, {
       name: 'test',
-      batch: {},
-      inputs: (batch) => batch.x!,
-      objective: { train: (output) => ({ loss: tf.sum(output), metrics: {} }), evaluate: () => ({}) },
-    })
-    const { grads } = tf.variableGrads(() => model.train({ x }, alternating).loss)
-    const [gradient] = Object.values(grads)
-    // Two rows of ones, times two where kept: columns 1 and 3.
-    expect([...gradient!.dataSync()]).toEqual([0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4])
-  })
-})
-
-describe('classification', () => {
-  const model = modelOf([tf.layers.dense({ units: 3, inputShape: [2] })], classification)
-  const [kernel, bias] = model.variables.map(({ tensor }) => tensor)
-  kernel!.assign(
-    tf.tensor2d([
-      [1, 0, -1],
-      [0, 2, 0],
-    ]),
-  )
-  bias!.assign(tf.tensor1d([0, 0, 1]))
-  const rows = [
-    [1, 0],
-    [0, 1],
-    [-2, 0],
-    [0.5, 0.5],
-  ]
-  const labels = [0, 2, 2, 1]
-  const logits = rows.map(([a, b]) => [a!, 2 * b!, 1 - a!])
-  const losses = logits.map(
-    (row, index) => Math.log(row.reduce((sum, z) => sum + Math.exp(z), 0)) - row[labels[index]!]!,
-  )
-
-  test('training: mean loss and accuracy', () => {
-    const { loss, metrics } = model.train({ x: tf.tensor2d(rows), labels: tf.tensor1d(labels, 'int32') }, alternating)
-    expect(loss.dataSync()[0]).toBeCloseTo(losses.reduce((sum, value) => sum + value, 0) / 4, 5)
-    expect(metrics.accuracy!.dataSync()[0]).toBe(0.75)
-  })
-
-  test('evaluation: sums, in which padding rows do not count', () => {
-    const sums = model.evaluate({
-      x: tf.tensor2d([...rows, [0, 0], [9, 9]]),
-      labels: tf.tensor1d([...labels, -1, -1], 'int32'),
-    })
-    expect(sums.lossSum!.dataSync()[0]).toBeCloseTo(
-      losses.reduce((sum, value) => sum + value, 0),
-      5,
-    )
-    expect([sums.correct!.dataSync()[0], sums.count!.dataSync()[0]]).toEqual([3, 4])
+      batch: schema,
+      objective,
+      inputs: ({ left }, random) => [left!, tf.fill([1, 1], random ? 7 : 8)],
+    }).evaluate(batch)
+    expect(seen).toEqual([1, 8])
   })
 })
