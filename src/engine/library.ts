@@ -126,7 +126,7 @@ export function loadLibrary(directory: string): Library {
   if (loaded === undefined) loaded = load(location)
   if (loaded.directory !== location)
     throw new EngineError(
-      'engine-library',
+      'engine-conflict',
       `This process runs TensorFlow from ${loaded.directory} and cannot load another from ${location}`,
       { hint: 'Use one library directory in a process.' },
     )
