@@ -44,7 +44,6 @@ export interface ServerOptions<Peer> {
 
 export interface ServerJob {
   readonly digest: Uint8Array
-  readonly planDigest: Uint8Array
   readonly workers: number
   /** Most examples of one push: bounds its weight in a mean. */
   readonly batchSize: number
@@ -72,6 +71,17 @@ export interface ServerResult {
   readonly seconds: number
   /** Over the held-out examples of all workers; without examples when stopped or when no worker was left to score. */
   readonly heldOut: Scored
+  /** Every worker that was ever in training, by index. */
+  readonly workers: readonly WorkerSummary[]
+}
+
+export interface WorkerSummary {
+  readonly worker: number
+  readonly name: string
+  readonly evidence: PeerEvidence
+  /** In its shard. */
+  readonly examples: number
+  readonly dataSource: string
 }
 
 /** A push in the strategy's hands. */
@@ -114,6 +124,9 @@ class Server<Peer> {
   #cancelReview = (): void => undefined
   #cancelGivingUp = (): void => undefined
   #examples = 0
+  /** The first worker's; the server sees no data and cannot make a plan of its own. */
+  #planDigest: Uint8Array | undefined
+  readonly #roster = new Map<number, WorkerSummary>()
 
   constructor(options: ServerOptions<Peer>) {
     this.#options = options
@@ -133,7 +146,9 @@ class Server<Peer> {
       await Promise.all(this.#attending)
       const [version, seconds] = [model.version, (clock.now() - startedAt) / 1000]
       events({ kind: 'finished', steps: version, examples: this.#examples, seconds })
-      return { reason: this.#complete ? 'complete' : 'stopped', version, examples: this.#examples, seconds, heldOut }
+      const workers = [...this.#roster.values()].sort((a, b) => a.worker - b.worker)
+      const reason = this.#complete ? 'complete' : 'stopped'
+      return { reason, version, examples: this.#examples, seconds, heldOut, workers }
     } finally {
       signal.removeEventListener('abort', stop)
       this.#cancelReview()
@@ -191,7 +206,16 @@ class Server<Peer> {
     const hello = await Promise.race([remote.hello(), late.promise]).finally(cancel)
     const { name, evidence, workerIndex } = describe(remote.connection.peer)
     const inPlace = this.#sessions.get(hello.worker)
-    verifyHello(hello, { ...job, jobDigest: job.digest, workerIndex, sessionInPlace: inPlace?.key })
+    verifyHello(hello, {
+      jobDigest: job.digest,
+      planDigest: this.#planDigest,
+      workers: job.workers,
+      workerIndex,
+      sessionInPlace: inPlace?.key,
+    })
+    this.#planDigest ??= hello.planDigest
+    const { worker, examples, dataSource } = hello
+    this.#roster.set(worker, { worker, name, evidence, examples, dataSource })
     const session = { remote, worker: hello.worker, key: hello.session, expelled: new Deferred<never>() }
     this.#sessions.set(hello.worker, session)
     this.#lost.delete(hello.worker)

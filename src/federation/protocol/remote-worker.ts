@@ -31,6 +31,8 @@ export interface Hello {
   readonly worker: number
   readonly examples: number
   readonly session: Uint8Array
+  /** What the worker found its data to be; for reports only. */
+  readonly dataSource: string
 }
 
 export interface Push {
@@ -67,6 +69,7 @@ export class RemoteWorker<Peer> {
     verifyLength('the job digest', hello.jobDigest, digestBytes)
     verifyLength('the data-plan digest', hello.planDigest, digestBytes)
     verifyLength('the session', hello.session, sessionBytes)
+    verifyShort('the data source', hello.dataSource, maxDataSourceCharacters)
     return hello
   }
 
@@ -181,6 +184,16 @@ export class RemoteWorker<Peer> {
 
 function left({ code, message }: { code: string; message: string }): FederationError {
   return new FederationError('worker-left', `the worker left: ${code}: ${message}`, { hint: "See the worker's log." })
+}
+
+/** Reports stay short, whoever writes them. */
+const maxDataSourceCharacters = 32
+
+function verifyShort(what: string, text: string, most: number): void {
+  if (text.length <= most) return
+  throw new FederationError('hello-malformed', `${what}: expected at most ${most} characters, got ${text.length}`, {
+    hint: 'The worker does not follow the protocol: compare its version with ours.',
+  })
 }
 
 function verifyLength(what: string, bytes: Uint8Array, expected: number): void {
