@@ -41,7 +41,7 @@ async function honestWorkerFinishes(server: RunningServer): Promise<void> {
 
 type Body = Parameters<typeof workerMessage>[0]
 
-function say(connection: WorkerConnection, ...bodies: Body[]): Promise<void[]> {
+function say(connection: WorkerConnection, ...bodies: Body[]): Promise<unknown> {
   return Promise.all(bodies.map((body) => connection.send(workerMessage(body))))
 }
 
@@ -51,6 +51,8 @@ async function refusal(connection: WorkerConnection): Promise<string | undefined
     for await (const { message } of connection.incoming) if (message.case === 'refused') return message.value.code
   } catch (error) {
     return `threw ${(error as Error).message}`
+  } finally {
+    connection.destroy()
   }
   return undefined
 }
@@ -168,6 +170,7 @@ describe('a worker whose pushes are wrong', () => {
     }
     await say(connection, ...bodies)
     await expect(remote.assignment()).rejects.toMatchObject({ code })
+    connection.destroy()
     await honestWorkerFinishes(server)
     expect(kinds(server.events, 'peer-left')[0]).toMatchObject({ reason: 'refused', error: { code } })
     expect(server.saved.at(-1)?.version).toBe(3)

@@ -188,8 +188,8 @@ class Server<Peer> {
       const error = publicError(thrown)
       const reason = error.code === 'peer-lost' || error.code === 'worker-left' ? 'lost' : 'refused'
       if (error.code === 'peer-lost') connection.destroy()
-      else if (error.code === 'worker-left') await connection.close()
-      else await this.#refuse(remote, thrown)
+      else if (error.code === 'worker-left') await remote.close()
+      else this.#refuse(remote, thrown)
       if (session === undefined) events({ kind: 'peer-refused', address: name, error })
       else if (this.#sessions.get(session.worker) !== session) {
         events({ kind: 'peer-left', peer: name, reason: 'replaced' })
@@ -291,11 +291,11 @@ class Server<Peer> {
     }
   }
 
-  /** Says why, ends our half of the stream, and leaves the rest to the worker. */
-  async #refuse(remote: RemoteWorker<Peer>, error: unknown): Promise<void> {
-    this.#ending.add(remote.connection)
-    await remote.refuse(error)
-    void remote.ended().then(() => this.#ending.delete(remote.connection))
+  /** Training does not wait for a worker that was refused to take notice. */
+  #refuse(remote: RemoteWorker<Peer>, error: unknown): void {
+    const { connection } = remote
+    this.#ending.add(connection)
+    void remote.refuse(error).then(() => this.#ending.delete(connection))
   }
 
   #settle(update: PendingUpdate, outcome: PushOutcome): void {
