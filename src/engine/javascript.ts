@@ -17,6 +17,8 @@ import type {
   TypedArray,
 } from './engine.ts'
 import { EngineError } from './engine-error.ts'
+import './kernels/gradients.ts'
+import './kernels/resizing.ts'
 import { checkInputs, checkTensor, elementCount, selectOutputs, viewOf } from './signature.ts'
 
 export function createJavascriptEngine(): Engine {
