@@ -10,7 +10,11 @@ import {
   type PckCa,
   type SimulatedAuthority,
 } from '../src/attestation/platforms/simulated-authority.ts'
-import { collateralBundle, issueCollateral } from '../src/attestation/platforms/simulated-collateral.ts'
+import {
+  collateralBundle,
+  collateralTerms,
+  issueCollateral,
+} from '../src/attestation/platforms/simulated-collateral.ts'
 
 export const testNow = new Date('2026-11-20T12:34:56Z')
 
@@ -36,5 +40,5 @@ export function testEnclave(authority: SimulatedAuthority, options: Partial<Simu
 }
 
 export async function testCollateral(authority: SimulatedAuthority, now = testNow, ca: PckCa = 'platform') {
-  return collateralBundle(await issueCollateral(authority, now), ca)
+  return collateralBundle(issueCollateral(authority, await collateralTerms(authority, now)), ca)
 }

@@ -12,10 +12,10 @@ import {
   intelName,
   type PckCa,
   type SimulatedAuthority,
+  type SimulatedMachine,
 } from './simulated-authority.ts'
 import { pckSerialNumbers } from './simulated-pck.ts'
 import { type IssueDates, qeIdentity, recoveredTcbLevels, tcbInfo, tcbInfoV2, tcbLevels } from './simulated-tcb.ts'
-import type { AuthorityVariant } from './simulated-variants.ts'
 
 const hourMs = 3_600_000
 const dayMs = 24 * hourMs
@@ -39,44 +39,61 @@ export interface SimulatedCollateral {
   readonly pckCaChains: Readonly<Record<PckCa, string>>
 }
 
-/** Issued on the hour, so that what was fetched twice within one is dated the same. */
-export async function issueCollateral(authority: SimulatedAuthority, now: Date): Promise<SimulatedCollateral> {
+/** What the documents say: plain data, so that the same terms need not be signed twice. */
+export interface CollateralTerms {
+  readonly issued: Date
+  readonly nextUpdate: Date
+  readonly recovery: boolean
+  readonly revokedMembers: readonly AuthorityMember[]
+  readonly revokedMachines: readonly SimulatedMachine[]
+}
+
+/** As of now and the variants in force. Issued on the hour, so that what is fetched twice within one is the same. */
+export async function collateralTerms(authority: SimulatedAuthority, now: Date): Promise<CollateralTerms> {
   const variants = await authority.variants()
-  const recovery = variants.authority.has('tcb-recovery')
-  const hour = Math.floor(now.getTime() / hourMs) * hourMs
   const expiredForMs = variants.authority.has('expired-collateral') ? validForMs + 8 * dayMs : 0
-  const dates: IssueDates = {
-    issued: new Date(hour - expiredForMs),
-    nextUpdate: new Date(hour - expiredForMs + validForMs),
-    evaluation: recovery ? 19 : 18,
+  const issuedMs = Math.floor(now.getTime() / hourMs) * hourMs - expiredForMs
+  const machines = await authority.machines()
+  return {
+    issued: new Date(issuedMs),
+    nextUpdate: new Date(issuedMs + validForMs),
+    recovery: variants.authority.has('tcb-recovery'),
+    revokedMembers: [
+      ...(variants.authority.has('revoked-ca') ? (['platformCa', 'processorCa'] as const) : []),
+      ...(variants.authority.has('revoked-tcb-signer') ? (['tcbSigner'] as const) : []),
+    ],
+    revokedMachines: machines.filter(({ name }) => variants.ofMachine(name).has('revoked-pck')),
   }
-  const levels = recovery ? recoveredTcbLevels : tcbLevels
-  const revokedMachines = (await authority.machines()).filter(({ name }) => variants.ofMachine(name).has('revoked-pck'))
+}
+
+export function issueCollateral(authority: SimulatedAuthority, terms: CollateralTerms): SimulatedCollateral {
+  const dates: IssueDates = { ...terms, evaluation: terms.recovery ? 19 : 18 }
+  const levels = terms.recovery ? recoveredTcbLevels : tcbLevels
   const signer = authority.keys('tcbSigner').privateKey
   const { root, tcbSigner, platformCa, processorCa } = authority.certificates
-  const pckCrl = (ca: PckCa) =>
-    crl(authority, caMember(ca), ca === 'platform' ? pkiNames.platformCa : pkiNames.processorCa, dates, [
-      ...revokedMachines
-        .filter((machine) => machine.ca === ca)
-        .flatMap((machine) => pckSerialNumbers(authority, machine)),
-    ])
+  const pckCrl = (ca: PckCa, commonName: string) => {
+    const machines = terms.revokedMachines.filter((machine) => machine.ca === ca)
+    return crl(
+      authority,
+      caMember(ca),
+      commonName,
+      dates,
+      machines.flatMap((machine) => pckSerialNumbers(authority, machine)),
+    )
+  }
+  const revokedMembers = terms.revokedMembers.map((member) => authority.serialNumber(member))
   return {
     tcbInfo: signedJson('tcbInfo', tcbInfo(levels, dates), signer),
     tcbInfoV2: signedJson('tcbInfo', tcbInfoV2(levels, dates), signer),
     qeIdentity: signedJson('enclaveIdentity', qeIdentity(dates), signer),
-    rootCrl: crl(authority, 'root', pkiNames.root, dates, revokedMembers(authority, variants.authority)),
-    pckCrls: { platform: pckCrl('platform'), processor: pckCrl('processor') },
+    rootCrl: crl(authority, 'root', pkiNames.root, dates, revokedMembers),
+    pckCrls: {
+      platform: pckCrl('platform', pkiNames.platformCa),
+      processor: pckCrl('processor', pkiNames.processorCa),
+    },
     tcbSignerChain: tcbSigner.pem + root.pem,
     pckCaChains: { platform: platformCa.pem + root.pem, processor: processorCa.pem + root.pem },
   }
-}
-
-function revokedMembers(authority: SimulatedAuthority, variants: ReadonlySet<AuthorityVariant>): bigint[] {
-  const members: AuthorityMember[] = [
-    ...(variants.has('revoked-ca') ? (['platformCa', 'processorCa'] as const) : []),
-    ...(variants.has('revoked-tcb-signer') ? (['tcbSigner'] as const) : []),
-  ]
-  return members.map((member) => authority.serialNumber(member))
 }
 
 function crl(
