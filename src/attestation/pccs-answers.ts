@@ -10,14 +10,14 @@ import { parseCertificate, parseRevocationList } from '../x509/read.ts'
 import { PccsError } from './pccs-error.ts'
 
 /** One document with the chain that vouches for it, as a cache file holds it. */
-export interface SignedDocument {
+export type SignedDocument = {
   readonly body: string
   /** Hex. */
   readonly signature: string
   readonly issuerChain: string
 }
 
-export interface RevocationDocument {
+export type RevocationDocument = {
   /** DER in hex. */
   readonly crl: string
   /** Empty for the root CRL: its issuer is the root itself. */
@@ -41,7 +41,11 @@ export function parseSignedDocument(name: 'tcbInfo' | 'enclaveIdentity', text: s
   const start = new RegExp(`^\\s*\\{\\s*"${name}"\\s*:\\s*`).exec(text)
   const end = /\s*,\s*"signature"\s*:\s*"([0-9a-fA-F]{128})"\s*\}\s*$/.exec(text)
   if (start === null || end === null) throw malformed(`{"${name}": …, "signature": …}`, excerpt(text))
-  const document = { body: text.slice(start[0].length, end.index), signature: end[1]!, issuerChain: parseChain(chain) }
+  const document = {
+    body: text.slice(start[0].length, end.index),
+    signature: end[1]!.toLowerCase(),
+    issuerChain: parseChain(chain),
+  }
   validityOfDocument(document)
   return document
 }
@@ -56,10 +60,10 @@ export function validityOfDocument({ body }: SignedDocument): Validity {
 }
 
 /** DER, hex of it (PCCS) or PEM (PCS): services differ, and so do their versions. */
-export function parseRevocation(bytes: Buffer, chain: string | undefined): RevocationDocument {
+export function parseRevocation(bytes: Buffer, chain: string): RevocationDocument {
   const document = {
     crl: revocationDer(bytes).toString('hex'),
-    issuerChain: chain === undefined ? '' : parseChain(chain),
+    issuerChain: chain === '' ? '' : parseChain(chain),
   }
   validityOfRevocation(document)
   return document
@@ -107,6 +111,11 @@ export function decodeHeader(name: string, value: string | undefined): string {
   } catch (cause) {
     throw malformed(`a percent-encoded header ${name}`, excerpt(value), cause)
   }
+}
+
+export function refusePage(body: Buffer): void {
+  const text = body.toString('latin1', 0, 200)
+  if (text.trimStart().startsWith('<')) throw malformed('collateral', excerpt(text))
 }
 
 function excerpt(text: string): string {

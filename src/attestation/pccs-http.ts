@@ -118,7 +118,7 @@ function redirectTarget(from: URL, location: string | undefined, redirects: numb
     })
   if (redirects >= maxRedirects)
     throw refuse(`expected an answer after ${maxRedirects} redirects, got another redirect`)
-  const target = location !== undefined && URL.canParse(location, from) ? new URL(location, from) : undefined
+  const target = location !== undefined && URL.canParse(location, from.href) ? new URL(location, from) : undefined
   if (target?.origin !== from.origin)
     throw refuse(`expected a redirect to the same host, got one to ${target?.origin ?? location}`)
   return target

@@ -10,7 +10,15 @@
  *     machines/<QE ID>.json      the machines that have asked for quotes, as a PCCS knows registered platforms
  *     variants.json              what is wrong on demand; read at each quote and each answer of the PCCS
  */
-import { createECDH, createPrivateKey, createPublicKey, hkdfSync, type KeyObject, X509Certificate } from 'node:crypto'
+import {
+  createECDH,
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  hkdfSync,
+  type KeyObject,
+  X509Certificate,
+} from 'node:crypto'
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as v from 'valibot'
@@ -189,6 +197,11 @@ export class SimulatedAuthority {
     await rename(join(aside, 'content'), path)
     await rm(aside, { recursive: true })
   }
+}
+
+/** How a policy names a root: SHA-256 over its certificate. */
+export function fingerprintOf({ der }: Encoded): string {
+  return createHash('sha256').update(der).digest('hex')
 }
 
 export function caMember(ca: PckCa): AuthorityMember {
