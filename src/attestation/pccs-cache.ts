@@ -7,6 +7,7 @@ import { createHash, randomUUID } from 'node:crypto'
 import { mkdir, open, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as v from 'valibot'
+import { readTextFile } from './bounded-file.ts'
 
 const schema = v.strictObject({
   format: v.literal(1),
@@ -31,7 +32,7 @@ export class CollateralCache {
 
   async read(url: string): Promise<CachedDocument | undefined> {
     try {
-      const text = await readBounded(this.#path(url), this.#maxBytes)
+      const text = await readTextFile(this.#path(url), this.#maxBytes)
       const file = v.parse(schema, JSON.parse(text))
       // A file under another document's name is a swapped file.
       return file.url === url ? { fetchedAt: new Date(file.fetchedAt), document: file.document } : undefined
@@ -62,22 +63,5 @@ export class CollateralCache {
 
   #path(url: string): string {
     return join(this.#directory, `${createHash('sha256').update(url).digest('hex')}.json`)
-  }
-}
-
-/** stat says nothing that can be relied upon in an enclave: read up to the bound. */
-async function readBounded(path: string, maxBytes: number): Promise<string> {
-  const file = await open(path, 'r')
-  try {
-    const buffer = Buffer.alloc(maxBytes + 1)
-    let length = 0
-    for (;;) {
-      const { bytesRead } = await file.read(buffer, length, buffer.length - length, null)
-      if (bytesRead === 0) return buffer.toString('utf8', 0, length)
-      length += bytesRead
-      if (length > maxBytes) throw new Error(`more than ${maxBytes} bytes`)
-    }
-  } finally {
-    await file.close()
   }
 }

@@ -4,7 +4,7 @@
  * (or this signer) on this machine gets. Two kinds exist, `gramine` and `simulated`; nothing after a quote knows which.
  */
 import { CodedError, type PublicError } from '../../errors.ts'
-import { type Field, reportFields } from '../format.ts'
+import { attributeFlags, type Field, reportFields } from '../format.ts'
 
 /** `mrenclave`: this very code; `mrsigner`: any code of the same signer, so that an upgrade can read what its predecessor sealed. */
 export type SealingKeyKind = 'mrenclave' | 'mrsigner'
@@ -52,12 +52,11 @@ export function fieldOf(bytes: Uint8Array, { offset, size }: Field): Buffer {
 
 /** Reads the identity out of a report body whose origin the caller trusts. */
 export function measurementOf(report: Uint8Array): SelfMeasurement {
-  const debugBit = 0x02
   return {
     mrEnclave: fieldOf(report, reportFields.mrEnclave).toString('hex'),
     mrSigner: fieldOf(report, reportFields.mrSigner).toString('hex'),
     productId: fieldOf(report, reportFields.productId).readUInt16LE(),
     svn: fieldOf(report, reportFields.svn).readUInt16LE(),
-    debug: (report[reportFields.flags.offset]! & debugBit) !== 0,
+    debug: (fieldOf(report, reportFields.flags).readBigUInt64LE() & attributeFlags.debug) !== 0n,
   }
 }

@@ -5,15 +5,7 @@
  */
 import { createHash } from 'node:crypto'
 import { tcbComponentCount } from '../format.ts'
-
-export type TcbStatus =
-  | 'UpToDate'
-  | 'SWHardeningNeeded'
-  | 'ConfigurationNeeded'
-  | 'ConfigurationAndSWHardeningNeeded'
-  | 'OutOfDate'
-  | 'OutOfDateConfigurationNeeded'
-  | 'Revoked'
+import type { TcbStatus } from '../tcb.ts'
 
 export interface TcbLevel {
   readonly status: TcbStatus
