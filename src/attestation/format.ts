@@ -38,7 +38,7 @@ export const quoteSignedSize = 432
 /** Where the quoting enclave's authentication data starts; certification data (type 2, length 4, bytes) follow it. */
 export const qeAuthDataOffset = 1014
 
-/** An enclave report body, measured from its start. The gaps are reserved and must be zero. */
+/** An enclave report body, measured from its start. The gaps are reserved. */
 export const reportFields = {
   cpuSvn: { offset: 0, size: 16 },
   miscSelect: { offset: 16, size: 4 },

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Why evidence was not proven. A refusal of what was proven but is not wanted is a PolicyError (policy.ts). Each code is
+ * stable and documented; the order here is the order of the protocol in verify.ts.
+ */
+import { CodedError } from '../errors.ts'
+
+export type AttestationErrorCode =
+  | 'quote-truncated'
+  | 'quote-malformed'
+  | 'quote-trailing-bytes'
+  | 'quote-version-unsupported'
+  | 'quote-epid-unsupported'
+  | 'quote-tdx-unsupported'
+  | 'quote-key-type-unsupported'
+  | 'quote-certification-unsupported'
+  | 'collateral-malformed'
+  | 'chain-malformed'
+  | 'chain-untrusted-root'
+  | 'chain-broken'
+  | 'certificate-role-wrong'
+  | 'certificate-signature-invalid'
+  | 'certificate-expired'
+  | 'certificate-not-yet-valid'
+  | 'certificate-revoked'
+  | 'crl-unreadable'
+  | 'crl-issuer-wrong'
+  | 'crl-signature-invalid'
+  | 'crl-expired'
+  | 'crl-not-yet-valid'
+  | 'tcb-info-malformed'
+  | 'tcb-info-signature-invalid'
+  | 'tcb-info-expired'
+  | 'tcb-info-not-yet-valid'
+  | 'qe-identity-malformed'
+  | 'qe-identity-signature-invalid'
+  | 'qe-identity-expired'
+  | 'qe-identity-not-yet-valid'
+  | 'pck-malformed'
+  | 'pck-missing'
+  | 'pck-mismatch'
+  | 'qe-report-signature-invalid'
+  | 'qe-binding-invalid'
+  | 'qe-identity-mismatch'
+  | 'attestation-key-invalid'
+  | 'quote-signature-invalid'
+  | 'fmspc-mismatch'
+  | 'pce-id-mismatch'
+  | 'tcb-level-unknown'
+  | 'qe-tcb-level-unknown'
+  | 'clock-backwards'
+
+export class AttestationError extends CodedError<AttestationErrorCode> {}
