@@ -13,6 +13,7 @@ export type AttestationErrorCode =
   | 'quote-epid-unsupported'
   | 'quote-tdx-unsupported'
   | 'quote-key-type-unsupported'
+  | 'quote-qe-unsupported'
   | 'quote-certification-unsupported'
   | 'collateral-malformed'
   | 'chain-malformed'

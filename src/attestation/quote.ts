@@ -9,6 +9,7 @@ import {
   attestationKeyTypeEcdsaP256,
   certificationDataTypes,
   type Field,
+  intelQeVendorId,
   qeAuthDataOffset,
   quoteFields,
   quoteSignedSize,
@@ -121,6 +122,8 @@ function requireSupported(header: Buffer): void {
   if (keyType !== attestationKeyTypeEcdsaP256) {
     throw refusal('quote-key-type-unsupported', 'attestation key type 2 (ECDSA on P-256)', `type ${keyType}`)
   }
+  const vendor = hex(header, quoteFields.qeVendorId)
+  if (vendor !== intelQeVendorId) throw refusal('quote-qe-unsupported', `Intel's quoting enclave`, `vendor ${vendor}`)
 }
 
 function readReport(raw: Buffer): EnclaveReport {
