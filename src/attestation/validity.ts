@@ -4,7 +4,8 @@
  * old collateral look current: nothing is accepted before the newest issue date among what was signed, and MonotonicClock keeps
  * time from running back.
  */
-import { AttestationError, type AttestationErrorCode } from './error.ts'
+import type { PublicError } from '../errors.ts'
+import { AttestationError } from './error.ts'
 
 export interface ValidityWindow {
   readonly what: string
@@ -14,12 +15,16 @@ export interface ValidityWindow {
   readonly notAfter: number
 }
 
+export interface ValidityProblem extends PublicError {
+  readonly code: `${ValidityWindow['kind']}-${'expired' | 'not-yet-valid'}`
+}
+
 /** What is not valid at `nowMs`. Grace extends what Intel reissues every month; it never extends a certificate. */
 export function validityProblems(
   windows: readonly ValidityWindow[],
   nowMs: number,
   graceMs: number,
-): AttestationError[] {
+): ValidityProblem[] {
   return windows.flatMap(({ what, kind, notBefore, notAfter }) => {
     const allowedUntil = kind === 'certificate' ? notAfter : notAfter + graceMs
     if (nowMs < notBefore) return [problem(`${kind}-not-yet-valid`, what, 'from', notBefore, nowMs)]
@@ -28,23 +33,20 @@ export function validityProblems(
 }
 
 function problem(
-  code: AttestationErrorCode,
+  code: ValidityProblem['code'],
   what: string,
   word: 'from' | 'until',
   bound: number,
   nowMs: number,
-): AttestationError {
-  const now = timeText(nowMs)
-  return new AttestationError(
+): ValidityProblem {
+  return {
     code,
-    `Expected ${what} to be valid at ${now}, got one valid ${word} ${timeText(bound)}.`,
-    {
-      hint:
-        word === 'until'
-          ? 'Fetch fresh collateral (cloister collateral fetch), or allow a grace period in the policy.'
-          : 'Check the clock of this machine; evidence of the past is judged with --at.',
-    },
-  )
+    message: `Expected ${what} to be valid at ${timeText(nowMs)}, got one valid ${word} ${timeText(bound)}.`,
+    hint:
+      word === 'until'
+        ? 'Fetch fresh collateral (cloister collateral fetch), or allow a grace period in the policy.'
+        : 'Check the clock of this machine; evidence of the past is judged with --at.',
+  }
 }
 
 const timeText = (ms: number): string => new Date(ms).toISOString().replace('.000Z', 'Z')

@@ -20,6 +20,7 @@ import type { QuoteCollateral } from './collateral.ts'
 import { AttestationError, type AttestationErrorCode } from './error.ts'
 import { attributesOf, type EvidenceFacts, measurementsOf, platformOf } from './evidence.ts'
 import { attributeFlags, reportFields } from './format.ts'
+import { memoize } from './memo.ts'
 import { type PckIdentity, parsePckIdentity } from './pck.ts'
 import { type EnclaveReport, parseQuote, type Quote } from './quote.ts'
 import {
@@ -110,7 +111,7 @@ export function verifyQuote(
 ): Evidence {
   const evidence = examineQuote(bytes, collateral, now)
   const [problem] = validityProblems(evidence.validity, now, graceMs)
-  if (problem) throw problem
+  if (problem) throw new AttestationError(problem.code, problem.message, { hint: problem.hint })
   return evidence
 }
 
@@ -125,7 +126,7 @@ export function examineQuote(bytes: Uint8Array, collateral: TrustedCollateral, n
   if (pckCa.fingerprint !== collateral.pckCa.fingerprint) requireListOf(collateral.pckCrl, pckCa)
   requireNotRevoked(pckCa, collateral.rootCrl)
   requireNotRevoked(pckCertificate, collateral.pckCrl)
-  const pck = parsePckIdentity(pckCertificate)
+  const pck = readPckIdentity(pckCertificate)
   requireNamed(quote, pck)
 
   // The platform certifies its quoting enclave, which is Intel's and vouches for the attestation key, which signs the quote.
@@ -165,6 +166,8 @@ export function examineQuote(bytes: Uint8Array, collateral: TrustedCollateral, n
   proven.add(Object.freeze(facts))
   return facts as Evidence
 }
+
+const readPckIdentity = memoize(256, (certificate: Certificate) => certificate.fingerprint, parsePckIdentity)
 
 function pckChainOf(quote: Quote, collateral: TrustedCollateral): Chain {
   if (quote.certification.type === 'pck-chain') {
