@@ -11,7 +11,7 @@ const table: Record<string, readonly string[]> = {
   'observability/events': [],
   models: [],
   data: ['models'],
-  engine: ['models:type'],
+  engine: ['models'],
   storage: [],
   x509: [],
   transport: ['x509'],

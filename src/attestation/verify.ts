@@ -77,8 +77,8 @@ export function trustCollateral(collateral: QuoteCollateral, rootFingerprint: st
     qeSigner.leafKey,
     'qe-identity-signature-invalid',
   )
-  const tcbInfo = parseTcbInfo(collateral.tcb_info)
-  const qeIdentity = parseQeIdentity(collateral.qe_identity)
+  const tcbInfo = readTcbInfo(collateral.tcb_info)
+  const qeIdentity = readQeIdentity(collateral.qe_identity)
   return {
     rootFingerprint,
     tcbInfo,
@@ -167,8 +167,6 @@ export function examineQuote(bytes: Uint8Array, collateral: TrustedCollateral, n
   return facts as Evidence
 }
 
-const readPckIdentity = memoize(256, (certificate: Certificate) => certificate.fingerprint, parsePckIdentity)
-
 function pckChainOf(quote: Quote, collateral: TrustedCollateral): Chain {
   if (quote.certification.type === 'pck-chain') {
     const { pem } = quote.certification
@@ -239,9 +237,19 @@ function requireNotRevoked(certificate: Certificate, list: RevocationList): void
   })
 }
 
+// Signed text reads the same each time. Its signature is checked each time all the same.
+const readPckIdentity = memoize(256, (certificate: Certificate) => certificate.fingerprint, parsePckIdentity)
+const readTcbInfo = memoize(64, (text: string) => text, parseTcbInfo)
+const readQeIdentity = memoize(64, (text: string) => text, parseQeIdentity)
+const readCrlHex = memoize(
+  16,
+  (hex: string) => hex,
+  (hex) => parseRevocationList(Buffer.from(hex, 'hex')),
+)
+
 function readCrl(hex: string, what: string): RevocationList {
   try {
-    return parseRevocationList(Buffer.from(hex, 'hex'))
+    return readCrlHex(hex)
   } catch (cause) {
     if (!(cause instanceof X509Error)) throw cause
     throw refusal('crl-unreadable', what, cause.message, { cause })

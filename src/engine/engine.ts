@@ -46,7 +46,6 @@ export interface RunOptions {
 export interface Program {
   readonly name: string
   readonly inputs: Signature
-  readonly outputs: Signature
   /** Off the event loop on TensorFlow. Inputs are not consumed; outputs are the caller's to dispose. */
   run(inputs: Readonly<Record<string, HostTensor>>, options?: RunOptions): Promise<Record<string, EngineTensor>>
   /** Serialised TensorFlow GraphDef; undefined on the JavaScript engine. */

@@ -8,6 +8,7 @@ import type { PublicError } from '../errors.ts'
 /** Units: times in ms or s as named, sizes in bytes. `step` counts updates of the model applied by the server. */
 export type CloisterEvent =
   | { kind: 'process-started'; role: Role; engine: string; job: string; platform: string }
+  | { kind: 'listening'; address: string }
   | { kind: 'progress'; activity: Activity; done: number; total: number }
   | { kind: 'peer-joined'; peer: string; evidence: PeerEvidence }
   | { kind: 'peer-left'; peer: string; reason: 'finished' | 'lost' | 'refused' | 'replaced'; error?: PublicError }

@@ -26,12 +26,26 @@ export const derTags = {
   set: 0x31,
 } as const
 
-/** An element: its identifier octet, the content octets, and all octets as they stand in the input. */
-export interface Der {
+/** An element: its identifier octet, its content octets, and all octets as they stand in the input. */
+export class Der {
   readonly tag: number
   readonly content: Buffer
-  readonly raw: Buffer
+  readonly size: number
+  /** The value as the library reads it; its getters throw where it is not DER. */
   readonly decoded: ASN1Element
+  readonly #source: Buffer
+
+  constructor(source: Buffer, size: number, decoded: ASN1Element) {
+    this.tag = source[0]!
+    this.content = source.subarray(size - decoded.valueLength(), size)
+    this.size = size
+    this.decoded = decoded
+    this.#source = source
+  }
+
+  get raw(): Buffer {
+    return this.#source.subarray(0, this.size)
+  }
 }
 
 export function derMalformed(expected: string, got: string, cause?: unknown): X509Error {
@@ -46,8 +60,8 @@ export function derMalformed(expected: string, got: string, cause?: unknown): X5
 /** The one element that fills `bytes`. */
 export function readDer(bytes: Uint8Array, expectedTag?: number): Der {
   const element = readFirst(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))
-  if (element.raw.length !== bytes.length) {
-    throw derMalformed('one element', `${bytes.length - element.raw.length} bytes after its end`)
+  if (element.size !== bytes.length) {
+    throw derMalformed('one element', `${bytes.length - element.size} bytes after its end`)
   }
   return expectedTag === undefined ? element : expectTag(element, expectedTag)
 }
@@ -60,7 +74,7 @@ export function derChildren(parent: Der, expectedTag?: number): Der[] {
   for (let rest = parent.content; rest.length > 0; ) {
     const child = readFirst(rest)
     children.push(child)
-    rest = rest.subarray(child.raw.length)
+    rest = rest.subarray(child.size)
   }
   return children
 }
@@ -121,9 +135,10 @@ export function derTime(element: Der): number {
   const [year, month, day, hour, minute, second] = match.slice(2).map(Number) as [number, number, number, ...number[]]
   const century = match[1] === '' ? (year >= 50 ? 1900 : 2000) : Number(match[1]) * 100
   const time = Date.UTC(century + year, month - 1, day, hour, minute, second)
-  // Date.UTC carries 31 February over into March: a date that does not come back as it went in does not exist.
-  const written = new Date(time).toISOString().replace(/[-:T]|\.000/g, '')
-  if (!written.endsWith(text)) throw derMalformed('a date that exists', JSON.stringify(text))
+  // Date.UTC carries 31 February over into March, and 24:00 into the next day: such a time does not exist.
+  const date = new Date(time)
+  const exists = date.getUTCMonth() === month - 1 && date.getUTCDate() === day && minute! < 60 && second! < 60
+  if (!exists) throw derMalformed('a date that exists', JSON.stringify(text))
   return time
 }
 
@@ -141,7 +156,7 @@ function readFirst(bytes: Buffer): Der {
   if (size !== 1 + lengthSize + length || (length === 0 && bytes[1] !== 0)) {
     throw derMalformed('a short tag and the shortest length', bytes.subarray(0, 6).toString('hex'))
   }
-  return { tag: bytes[0]!, content: bytes.subarray(size - length, size), raw: bytes.subarray(0, size), decoded }
+  return new Der(bytes, size, decoded)
 }
 
 function decode<T>(element: Der, read: (decoded: ASN1Element) => T): T {

@@ -153,7 +153,7 @@ export function parseRevocationList(der: Uint8Array): RevocationList {
       number,
       extensions: byOid,
       authorityKeyId: readAuthorityKeyId(byOid),
-      revoked: new Map(entries ? derChildren(entries).map(readRevoked) : []),
+      revoked: entries ? readRevocations(entries) : new Map(),
     }
   })
 }
@@ -245,19 +245,30 @@ function readAuthorityKeyId(byOid: Map<string, Extension>): Buffer | undefined {
   return parts?.find((part) => part.tag === 0x80)?.content
 }
 
-function readRevoked(entry: Der): [string, number] {
-  const [serial, date, extensions, ...rest] = derChildren(entry, derTags.sequence)
-  if (!serial || !date || rest.length > 0) throw malformed('a serial number and a date', 'another number of elements')
-  // Entry extensions are not wrapped in a tag of their own, so they are read as the list itself.
-  if (extensions) {
-    for (const extension of derChildren(extensions, derTags.sequence)) {
-      const [oid, critical, ...more] = derChildren(extension, derTags.sequence)
-      if (more.length > 0 && derBoolean(critical!) && derOid(oid!) !== oids.reasonCode) {
-        throw malformed('no critical extension but the reason', derOid(oid!))
-      }
+function readRevocations(list: Der): Map<string, number> {
+  const revoked = new Map<string, number>()
+  let accepted: Buffer | undefined
+  for (const entry of derChildren(list)) {
+    const [serial, date, extensions, ...rest] = derChildren(entry, derTags.sequence)
+    if (!serial || !date || rest.length > 0) throw malformed('a serial number and a date', 'another number of elements')
+    // Thousands of entries mostly give the same reason: what was read once need not be read again.
+    if (extensions && !accepted?.equals(extensions.raw)) {
+      requireKnownEntryExtensions(extensions)
+      accepted = extensions.raw
+    }
+    revoked.set(derInteger(serial).toString('hex'), derTime(date))
+  }
+  return revoked
+}
+
+/** Unlike those of the list they are not wrapped in a tag of their own. */
+function requireKnownEntryExtensions(extensions: Der): void {
+  for (const extension of derChildren(extensions, derTags.sequence)) {
+    const [oid, critical, ...more] = derChildren(extension, derTags.sequence)
+    if (more.length > 0 && derBoolean(critical!) && derOid(oid!) !== oids.reasonCode) {
+      throw malformed('no critical extension but the reason', derOid(oid!))
     }
   }
-  return [derInteger(serial).toString('hex'), derTime(date)]
 }
 
 /** A critical extension that the reader does not know must stop it (RFC 5280, 4.2). */

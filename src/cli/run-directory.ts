@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The directory of one run: what lies where in it, and its creation. docs/cli.md lists the files. */
+import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { CodedError } from '../errors.ts'
+
+export class RunDirectoryError extends CodedError<'out-not-empty' | 'out-not-writable'> {}
+
+/** Makes `out` (default `runs/<time>` below `cwd`); refuses a directory that holds another run. */
+export function createRunDirectory(options: { out: string | undefined; cwd: string; now: Date }): string {
+  const { out, cwd, now } = options
+  const time = now.toISOString().replaceAll(':', '').replace('T', '-').slice(0, 17)
+  const directory = resolve(cwd, out ?? join('runs', time))
+  try {
+    mkdirSync(directory, { recursive: true })
+  } catch (cause) {
+    throw new RunDirectoryError('out-not-writable', `${directory}: expected to create the run directory`, {
+      hint: 'Name a directory that this user may write with --out DIR.',
+      cause,
+    })
+  }
+  if (existsSync(join(directory, 'events.jsonl'))) {
+    throw new RunDirectoryError(
+      'out-not-empty',
+      `${directory}: expected a new or empty directory, got one of an earlier run`,
+      {
+        hint: `Name another with --out DIR, or move ${readdirSync(directory).slice(0, 3).join(', ')}, … away.`,
+      },
+    )
+  }
+  return directory
+}
+
+/** Written whole or not at all. */
+export function writeJson(file: string, value: unknown): void {
+  const temporary = `${file}.tmp`
+  writeFileSync(temporary, `${JSON.stringify(value, null, 2)}\n`)
+  renameSync(temporary, file)
+}

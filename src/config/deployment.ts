@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * A deployment is what one host decides: addresses, paths, threads. Nothing in it can change what is computed or who is
+ * accepted: the most a host can do here is to harm its own availability.
+ */
+import * as v from 'valibot'
+
+const path = v.pipe(v.string(), v.nonEmpty())
+const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535))
+
+/** host:port; an IPv6 host stands in brackets. */
+const address = v.pipe(v.string(), v.regex(/^(\[[0-9a-fA-F:.]+\]|[^\s:]+):\d{1,5}$/, 'expected host:port'))
+
+export const deploymentSchema = v.strictObject({
+  $schema: v.optional(v.string()),
+  server: v.optional(
+    v.strictObject({
+      /** Where the server listens. Port 0 takes a free one. */
+      listen: v.optional(v.strictObject({ host: v.optional(v.string(), '127.0.0.1'), port: v.optional(port, 0) }), {
+        host: '127.0.0.1',
+        port: 0,
+      }),
+      /** Where workers find it. */
+      address: v.optional(address),
+    }),
+    { listen: { host: '127.0.0.1', port: 0 } },
+  ),
+  data: v.optional(v.strictObject({ directory: v.optional(path) }), {}),
+  engine: v.optional(
+    v.strictObject({
+      choice: v.optional(v.picklist(['auto', 'tensorflow', 'javascript']), 'auto'),
+      directory: v.optional(path),
+      /** Threads inside one operation; 0: all cores shared among the processes of this host. */
+      threads: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(1024)), 0),
+    }),
+    { choice: 'auto', threads: 0 },
+  ),
+  /** Run directory; `runs/<time>` when absent. */
+  out: v.optional(path),
+  /** How long a worker waits for a lost server before it gives up. */
+  reconnectForMs: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 120_000),
+})
+
+export type Deployment = v.InferOutput<typeof deploymentSchema>

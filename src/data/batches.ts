@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Batches over a shard: endless and shuffled for training, once through and padded for evaluation, read ahead of the engine.
+ * The order is a function of seed, worker and epoch (Philox, Fisher–Yates), so that a run can be repeated, and resumed at
+ * any step, without having read what came before.
+ */
+import { strict as assert } from 'node:assert'
+import { RandomStream } from '../models/philox.ts'
+import { type Batch, type BatchTensor, DataError, type Dataset } from './dataset.ts'
+
+export interface BatchOptions {
+  /** Indices of the examples to use. */
+  readonly shard: Uint32Array
+  readonly batchSize: number
+  /** Batches read ahead; this bounds the memory. */
+  readonly ahead?: number
+  readonly signal?: AbortSignal
+}
+
+export interface TrainingBatchOptions extends BatchOptions {
+  readonly seed: number
+  /** Keeps the orders of workers apart that share a seed. */
+  readonly worker: number
+  /** Where to begin, counted in batches of this size. */
+  readonly firstStep?: number
+}
+
+/** Every example once an epoch; a batch may hold the end of one epoch and the beginning of the next. */
+export function trainingBatches(dataset: Dataset, options: TrainingBatchOptions): AsyncGenerator<Batch, void> {
+  checkShard(dataset, options)
+  return readAhead(
+    (async function* () {
+      for (const indices of trainingOrder(options)) yield await dataset.read(indices)
+    })(),
+    options,
+  )
+}
+
+/** Every example once, in order. All batches are full: rows that pad the last one have label −1 and are 0 otherwise. */
+export function evaluationBatches(dataset: Dataset, options: BatchOptions): AsyncGenerator<Batch, void> {
+  checkShard(dataset, options)
+  const { shard, batchSize } = options
+  return readAhead(
+    (async function* () {
+      for (let first = 0; first < shard.length; first += batchSize) {
+        yield padded(await dataset.read(shard.subarray(first, first + batchSize)), batchSize)
+      }
+    })(),
+    options,
+  )
+}
+
+/** The examples of each training batch, without end. */
+export function* trainingOrder({
+  shard,
+  batchSize,
+  seed,
+  worker,
+  firstStep = 0,
+}: TrainingBatchOptions): Generator<Uint32Array, never> {
+  let position = firstStep * batchSize
+  let epoch = -1
+  let order: Uint32Array = new Uint32Array()
+  while (true) {
+    const indices = new Uint32Array(batchSize)
+    for (let row = 0; row < batchSize; row++, position++) {
+      const epochHere = Math.floor(position / shard.length)
+      if (epochHere !== epoch) {
+        epoch = epochHere
+        order = new RandomStream(seed, `order of worker ${worker} in epoch ${epoch}`).permutation(shard.length)
+      }
+      indices[row] = shard[order[position % shard.length]!]!
+    }
+    yield indices
+  }
+}
+
+/**
+ * Takes values from `source` before they are asked for, at most `ahead` of them, in order. An error comes in its turn; ending
+ * early, by `return` or the signal, ends the source.
+ */
+export async function* readAhead<T>(
+  source: AsyncGenerator<T, void>,
+  { ahead = 2, signal }: { readonly ahead?: number; readonly signal?: AbortSignal },
+): AsyncGenerator<T, void> {
+  assert(Number.isInteger(ahead) && ahead >= 1, `ahead: ${ahead}`)
+  let abort = (): void => {}
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal?.reason)
+  })
+  aborted.catch(() => {})
+  signal?.addEventListener('abort', abort)
+  if (signal?.aborted) abort()
+
+  // A generator runs its `next` calls one after another: asking early is all that reading ahead takes.
+  const asked: Promise<IteratorResult<T, void>>[] = []
+  const ask = (): void => {
+    const next = source.next()
+    next.catch(() => {}) // Reported when its turn comes.
+    asked.push(next)
+  }
+  try {
+    while (asked.length < ahead) ask()
+    while (true) {
+      const result = await Promise.race([aborted, asked.shift()!])
+      if (result.done) return
+      ask()
+      yield result.value
+      signal?.throwIfAborted()
+    }
+  } finally {
+    signal?.removeEventListener('abort', abort)
+    const ended = source.return()
+    // After an abort nobody waits for a read that may hang.
+    if (signal?.aborted) ended.catch(() => {})
+    else await ended
+  }
+}
+
+function padded(batch: Batch, rows: number): Batch {
+  return Object.fromEntries(
+    Object.entries(batch).map(([name, tensor]) => [name, withRows(tensor, rows, name === 'labels' ? -1 : 0)]),
+  )
+}
+
+function withRows({ shape: [present, ...rest], dtype, data }: BatchTensor, rows: number, padding: number): BatchTensor {
+  if (present === rows) return { shape: [present, ...rest], dtype, data }
+  const size = rest.reduce((product, extent) => product * extent, rows)
+  const longer = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array }[dtype]
+  const all = new longer(size).fill(padding)
+  all.set(data)
+  return { shape: [rows, ...rest], dtype, data: all }
+}
+
+function checkShard(dataset: Dataset, { shard, batchSize }: BatchOptions): void {
+  assert(Number.isInteger(batchSize) && batchSize >= 1, `batch size ${batchSize}`)
+  if (shard.length === 0) {
+    throw new DataError('shard-empty', `expected at least one example of ${dataset.name} in the shard, got none`, {
+      hint: 'give this worker data, or use fewer workers',
+    })
+  }
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+/** TensorFlow.js keeps one active backend for the whole process; what needs a certain one borrows it here. */
+import assert from 'node:assert'
+import * as tf from '@tensorflow/tfjs'
+
+/** Runs `body`, which must not be asynchronous, on the named backend and restores the one before it, also on throw. */
+export function withBackend<T>(name: string, body: () => T): T {
+  const before = tf.getBackend()
+  activate(name)
+  try {
+    return body()
+  } finally {
+    if (before) activate(before)
+  }
+}
+
+/** `setBackend` is asynchronous in its type only: for a backend whose factory is synchronous it has switched on return. */
+function activate(name: string): void {
+  if (tf.getBackend() === name) return
+  void tf.setBackend(name)
+  assert.equal(tf.getBackend(), name, `TensorFlow.js has no backend '${name}'`)
+}
+
+/** On first use in Node the CPU backend prints an advertisement for the abandoned tfjs-node package. */
+export function silenceAdvertisement(): void {
+  withBackend('cpu', () => {
+    const backend: { firstUse?: boolean } = tf.backend()
+    backend.firstUse = false
+  })
+}

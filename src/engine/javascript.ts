@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The engine without native code: TensorFlow.js's own CPU backend. Slow, but the same programs with the same results: the
+ * oracle of every kernel test, and what is left where TensorFlow's library cannot be had.
+ */
+import { setImmediate } from 'node:timers/promises'
+import * as tf from '@tensorflow/tfjs'
+import { silenceAdvertisement, withBackend } from './backend.ts'
+import type {
+  Engine,
+  EngineTensor,
+  HostTensor,
+  Program,
+  ProgramDefinition,
+  RunOptions,
+  TensorSpec,
+  TypedArray,
+} from './engine.ts'
+import { EngineError } from './engine-error.ts'
+import { checkInputs, checkTensor, elementCount, selectOutputs, viewOf } from './signature.ts'
+
+export function createJavascriptEngine(): Engine {
+  silenceAdvertisement()
+  const programs = new Set<Program>()
+  return {
+    kind: 'javascript',
+    description: `TensorFlow.js ${tf.version_core} in JavaScript, one thread`,
+    compile(definition) {
+      const program = compile(definition)
+      programs.add(program)
+      return program
+    },
+    tensor(spec, data) {
+      checkTensor(spec, data)
+      return arrayTensor(spec, data?.slice() ?? zeros(spec))
+    },
+    async close() {
+      await Promise.all([...programs].map((program) => program.close()))
+      programs.clear()
+    },
+  }
+}
+
+function compile(definition: ProgramDefinition): Program {
+  const { name, inputs: signature, build } = definition
+  let closed = false
+  return {
+    name,
+    inputs: signature,
+    async run(inputs: Readonly<Record<string, HostTensor>>, { outputs: wanted, signal }: RunOptions = {}) {
+      checkInputs(name, signature, inputs)
+      // A step holds the thread from start to end: whoever waits for the event loop gets it between two of them.
+      await setImmediate()
+      signal?.throwIfAborted()
+      if (closed)
+        throw new EngineError('program-closed', `Program '${name}' was run after it had been closed`, {
+          hint: 'Close a program only when nothing uses it any more.',
+        })
+      const results = withBackend('cpu', () => {
+        const tensors = tf.tidy(() => {
+          const bound = Object.entries(inputs).map(([field, { data, shape, dtype }]) => {
+            const values = dtype === 'uint8' ? Int32Array.from(data) : data
+            return [field, tf.tensor(values, [...shape], dtype === 'float32' ? 'float32' : 'int32')] as const
+          })
+          return build(Object.fromEntries(bound))
+        })
+        try {
+          const chosen = selectOutputs(name, Object.keys(tensors), wanted)
+          return Object.fromEntries(chosen.map((output) => [output, copyOut(tensors[output]!)]))
+        } finally {
+          tf.dispose(tensors)
+        }
+      })
+      signal?.throwIfAborted()
+      return results
+    },
+    graphDef: () => undefined,
+    async close() {
+      closed = true
+    },
+  }
+}
+
+/** Truth values become int32, as the traced program gives them. */
+function copyOut(tensor: tf.Tensor): EngineTensor {
+  const dtype = tensor.dtype === 'float32' ? 'float32' : 'int32'
+  const values = tensor.dataSync()
+  return arrayTensor(
+    { shape: tensor.shape, dtype },
+    dtype === 'float32' ? Float32Array.from(values) : Int32Array.from(values),
+  )
+}
+
+function zeros(spec: TensorSpec): TypedArray {
+  return viewOf(spec.dtype, new ArrayBuffer(elementCount(spec.shape) * (spec.dtype === 'uint8' ? 1 : 4)))
+}
+
+function arrayTensor({ shape, dtype }: TensorSpec, data: TypedArray): EngineTensor {
+  return { shape, dtype, data, dispose() {} }
+}

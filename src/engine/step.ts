@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * A model's training step and its evaluation as programs: parameters, a batch and a seed go in; loss, gradients and new
+ * statistics come out. The model's variables hold the parameters only while the program runs or is traced.
+ */
+import assert from 'node:assert'
+import * as tf from '@tensorflow/tfjs'
+import type { BatchSchema, Model, ModelVariable } from '../models/model.ts'
+import type { Engine, EngineTensor, HostTensor, Program, TensorSpec } from './engine.ts'
+import { withLayerOverrides } from './layer-overrides.ts'
+import { createRandom } from './random.ts'
+
+export interface StepResult {
+  readonly loss: number
+  readonly metrics: Readonly<Record<string, number>>
+  /** By variable name, of every variable that is trained; zero where the loss does not depend on it. */
+  readonly gradients: ReadonlyMap<string, EngineTensor>
+  /** By variable name, the new values of every statistic. */
+  readonly statistics: ReadonlyMap<string, EngineTensor>
+  /** Frees gradients and statistics. */
+  dispose(): void
+}
+
+export interface TrainingStep {
+  run(
+    parameters: ReadonlyMap<string, HostTensor>,
+    batch: Readonly<Record<string, HostTensor>>,
+    seed: readonly [number, number],
+    options?: { readonly signal?: AbortSignal },
+  ): Promise<StepResult>
+  /** What TensorBoard draws; undefined on the JavaScript engine. */
+  graphDef(): Uint8Array | undefined
+  close(): Promise<void>
+}
+
+export interface EvaluationStep {
+  /** The model's sums over the batch. */
+  run(
+    parameters: ReadonlyMap<string, HostTensor>,
+    batch: Readonly<Record<string, HostTensor>>,
+    options?: { readonly signal?: AbortSignal },
+  ): Promise<Record<string, number>>
+  graphDef(): Uint8Array | undefined
+  close(): Promise<void>
+}
+
+type Tensors = Record<string, tf.Tensor>
+
+export function compileTraining(engine: Engine, model: Model, batchSize: number): TrainingStep {
+  const program = engine.compile({
+    name: 'train',
+    inputs: {
+      ...parameterSpecs(model.variables),
+      ...batchSpecs(model.batch, batchSize),
+      seed: { shape: [2], dtype: 'int32' },
+    },
+    build: (inputs) => binding(model.variables, inputs, () => train(model, inputs)),
+  })
+  return {
+    async run(parameters, batch, seed, options = {}) {
+      const inputs = { ...prefixed('parameter/', parameters), ...prefixed('batch/', Object.entries(batch)) }
+      inputs.seed = { shape: [2], dtype: 'int32', data: Int32Array.of(...seed) }
+      const outputs = await program.run(inputs, options)
+      const { loss } = outputs
+      assert(loss !== undefined)
+      return {
+        loss: scalar(loss),
+        metrics: Object.fromEntries(Array.from(under('metric/', outputs), ([name, value]) => [name, scalar(value)])),
+        gradients: under('gradient/', outputs),
+        statistics: under('statistic/', outputs),
+        dispose: () => dispose(outputs),
+      }
+    },
+    graphDef: () => program.graphDef(),
+    close: () => program.close(),
+  }
+}
+
+export function compileEvaluation(engine: Engine, model: Model, batchSize: number): EvaluationStep {
+  const program: Program = engine.compile({
+    name: 'evaluate',
+    inputs: { ...parameterSpecs(model.variables), ...batchSpecs(model.batch, batchSize) },
+    build: (inputs) => binding(model.variables, inputs, () => model.evaluate(batchOf(model.batch, inputs))),
+  })
+  return {
+    async run(parameters, batch, options = {}) {
+      const inputs = { ...prefixed('parameter/', parameters), ...prefixed('batch/', Object.entries(batch)) }
+      const outputs = await program.run(inputs, options)
+      const sums = Object.fromEntries(Object.entries(outputs).map(([name, value]) => [name, scalar(value)]))
+      dispose(outputs)
+      return sums
+    },
+    graphDef: () => program.graphDef(),
+    close: () => program.close(),
+  }
+}
+
+function train(model: Model, inputs: Tensors): Tensors {
+  const random = createRandom(inputs.seed as tf.Tensor1D)
+  const trained = model.variables.filter(({ role }) => role !== 'statistic')
+  const metrics = new Map<string, tf.Tensor>()
+  try {
+    const { value: loss, grads } = tf.variableGrads(
+      () => {
+        const step = withLayerOverrides(random, () => model.train(batchOf(model.batch, inputs), random))
+        // The scope of the differentiation would dispose of what it does not return.
+        for (const [name, value] of Object.entries(step.metrics)) metrics.set(name, tf.keep(value.clone()))
+        return step.loss
+      },
+      trained.map(({ tensor }) => tensor),
+    )
+    const outputs: Tensors = { loss: loss as tf.Tensor }
+    for (const [name, value] of metrics) outputs[`metric/${name}`] = value.clone()
+    for (const { name, shape, tensor } of trained)
+      outputs[`gradient/${name}`] = grads[tensor.name] ?? tf.zeros([...shape])
+    for (const { name, role, tensor } of model.variables)
+      if (role === 'statistic') outputs[`statistic/${name}`] = tensor.clone()
+    return outputs
+  } finally {
+    tf.dispose([...metrics.values()])
+  }
+}
+
+/**
+ * Puts the inputs `parameter/<name>` in the place of the variables' own values while `body` runs, and puts those back, also
+ * on throw. The references that TensorFlow.js counts are kept right on both sides: the own value is neither read nor freed.
+ */
+function binding<T>(variables: readonly ModelVariable[], inputs: Tensors, body: () => T): T {
+  const engine = tf.engine()
+  const own = variables.map(({ tensor }) => tensor.dataId)
+  for (const { name, tensor } of variables) {
+    tensor.dataId = inputs[`parameter/${name}`]!.dataId
+    engine.incRef(tensor, engine.backend)
+  }
+  try {
+    return body()
+  } finally {
+    variables.forEach(({ tensor }, index) => {
+      engine.disposeTensor(tensor)
+      tensor.dataId = own[index]!
+    })
+  }
+}
+
+function parameterSpecs(variables: readonly ModelVariable[]): Record<string, TensorSpec> {
+  const names = new Set(variables.map(({ name }) => name))
+  assert.equal(names.size, variables.length, 'the names of a model’s variables must differ')
+  return Object.fromEntries(variables.map(({ name, shape }) => [`parameter/${name}`, { shape, dtype: 'float32' }]))
+}
+
+function batchSpecs(schema: BatchSchema, batchSize: number): Record<string, TensorSpec> {
+  const specs = Object.entries(schema).map(([field, { shape, dtype }]) => [
+    `batch/${field}`,
+    { shape: [batchSize, ...shape], dtype },
+  ])
+  return Object.fromEntries(specs)
+}
+
+function batchOf(schema: BatchSchema, inputs: Tensors): Tensors {
+  return Object.fromEntries(Object.keys(schema).map((field) => [field, inputs[`batch/${field}`]!]))
+}
+
+function prefixed(prefix: string, tensors: Iterable<readonly [string, HostTensor]>): Record<string, HostTensor> {
+  return Object.fromEntries(Array.from(tensors, ([name, tensor]) => [prefix + name, tensor]))
+}
+
+function under(prefix: string, outputs: Readonly<Record<string, EngineTensor>>): Map<string, EngineTensor> {
+  const chosen = Object.entries(outputs).filter(([name]) => name.startsWith(prefix))
+  return new Map(chosen.map(([name, tensor]) => [name.slice(prefix.length), tensor]))
+}
+
+function scalar(tensor: EngineTensor): number {
+  assert.equal(tensor.data.length, 1, 'a loss, a metric and a sum are scalars')
+  return tensor.data[0]!
+}
+
+function dispose(outputs: Readonly<Record<string, EngineTensor>>): void {
+  for (const tensor of Object.values(outputs)) tensor.dispose()
+}

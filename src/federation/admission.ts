@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What a worker says, held against the job, against what its connection has proven and against what it was asked. */
+import { FederationError } from './federation-error.ts'
+import type { Hello, Push } from './protocol/remote-worker.ts'
+
+export interface AdmissionRules {
+  readonly jobDigest: Uint8Array
+  readonly planDigest: Uint8Array
+  readonly workers: number
+  /** The only index that the peer's credentials allow; any when absent. */
+  readonly workerIndex?: number | undefined
+  /** Session of the worker that has the index now. */
+  readonly sessionInPlace?: Uint8Array | undefined
+}
+
+export function verifyHello(hello: Hello, rules: AdmissionRules): void {
+  const { worker } = hello
+  if (!sameBytes(hello.jobDigest, rules.jobDigest)) {
+    throw new FederationError(
+      'job-mismatch',
+      `expected the job ${hex(rules.jobDigest)}, got a worker of the job ${hex(hello.jobDigest)}`,
+      { hint: 'Give server and workers the same job file; any difference in it, even a number, makes another job.' },
+    )
+  }
+  if (!sameBytes(hello.planDigest, rules.planDigest)) {
+    throw new FederationError(
+      'plan-mismatch',
+      `expected the data plan ${hex(rules.planDigest)}, got a worker of the plan ${hex(hello.planDigest)}`,
+      { hint: 'Partition the data with the same job and the same data set on every party.' },
+    )
+  }
+  if (worker >= rules.workers) {
+    throw new FederationError('worker-index-unknown', `expected a worker below ${rules.workers}, got ${worker}`, {
+      hint: 'Workers are numbered from 0; the job says how many there are.',
+    })
+  }
+  if (rules.workerIndex !== undefined && worker !== rules.workerIndex) {
+    throw new FederationError('worker-index-forbidden', `expected worker ${rules.workerIndex}, got worker ${worker}`, {
+      hint: 'The credentials of this worker belong to another index.',
+    })
+  }
+  if (hello.examples === 0) {
+    throw new FederationError('worker-without-examples', `expected worker ${worker} to hold examples, got none`, {
+      hint: 'Partition the data so that every shard has examples, or start fewer workers.',
+    })
+  }
+  if (rules.sessionInPlace !== undefined && !sameBytes(hello.session, rules.sessionInPlace)) {
+    throw new FederationError('worker-index-taken', `expected a free index, got ${worker}, which trains already`, {
+      hint: 'Give each worker its own index. After a crash, wait until the server has noticed that the old one is gone.',
+    })
+  }
+}
+
+export interface PushRules {
+  /** Version of the parameters that the worker was given. */
+  readonly assignedVersion: number
+  /** Bounds the push's weight in a mean. */
+  readonly batchSize: number
+}
+
+export function verifyPush(push: Pick<Push, 'baseVersion' | 'examples'>, rules: PushRules): void {
+  if (push.baseVersion !== rules.assignedVersion) {
+    throw new FederationError(
+      'push-version-mismatch',
+      `expected a push computed with version ${rules.assignedVersion}, got one for ${push.baseVersion}`,
+      { hint: 'The worker does not follow the protocol: compare its version with ours.' },
+    )
+  }
+  if (push.examples < 1 || push.examples > rules.batchSize) {
+    throw new FederationError(
+      'push-examples-out-of-range',
+      `expected a push over 1 to ${rules.batchSize} examples, got ${push.examples}`,
+      { hint: 'Server and workers must read the same batch size from the job.' },
+    )
+  }
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.compare(a, b) === 0
+}
+
+/** Enough to tell digests apart in a message. */
+function hex(digest: Uint8Array): string {
+  return `${Buffer.from(digest).toString('hex').slice(0, 16)}…`
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * What can go wrong between a server and its workers. A refusal crosses the wire as code, message and hint, and the side
+ * that was refused throws it again under the same code.
+ */
+import { CodedError } from '../errors.ts'
+
+const codes = [
+  // The join.
+  'protocol-unsupported',
+  'hello-malformed',
+  'hello-late',
+  'job-mismatch',
+  'plan-mismatch',
+  'worker-index-unknown',
+  'worker-index-taken',
+  'worker-index-forbidden',
+  'worker-without-examples',
+  // The model's tensors.
+  'tensor-unknown',
+  'tensor-missing',
+  'tensor-shape-mismatch',
+  'tensor-role-mismatch',
+  'tensor-too-long',
+  'slice-malformed',
+  'slice-misplaced',
+  'values-not-finite',
+  // A push.
+  'push-late',
+  'push-stale',
+  'push-replaced',
+  'push-version-mismatch',
+  'push-examples-out-of-range',
+  'loss-not-finite',
+  'training-finished',
+  // Scores.
+  'scores-malformed',
+  'scores-version-mismatch',
+  'scores-late',
+  // The stream and its ends.
+  'message-unexpected',
+  'peer-lost',
+  'worker-left',
+  'workers-gone',
+  'server-stopping',
+  'server-unreachable',
+  'refused-by-server',
+] as const
+
+export type FederationErrorCode = (typeof codes)[number]
+
+export class FederationError extends CodedError<FederationErrorCode> {}
+
+/** A refusal that came over the wire, as an error of this side. */
+export function refusalFromPeer(refusal: { code: string; message: string; hint: string }): FederationError {
+  const code = codes.find((known) => known === refusal.code)
+  return code === undefined
+    ? new FederationError('refused-by-server', `${refusal.code}: ${refusal.message}`, { hint: refusal.hint })
+    : new FederationError(code, refusal.message, { hint: refusal.hint })
+}

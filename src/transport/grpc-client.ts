@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Opens the one call of a peer: TCP, TLS, authentication, and only then HTTP/2. */
+
+import {
+  type ClientHttp2Session,
+  connect as connectHttp2,
+  type IncomingHttpHeaders,
+  type IncomingHttpStatusHeader,
+} from 'node:http2'
+import { connect as connectTcp, type Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import type { DescMessage, DescMethodBiDiStreaming, MessageShape } from '@bufbuild/protobuf'
+import { clientCodec, methodPath } from './codec.ts'
+import type { Connection, Credentials } from './connection.ts'
+import { fullDuplex } from './duplex.ts'
+import { GrpcConnection } from './grpc-connection.ts'
+import { reasonOf } from './grpc-status.ts'
+import { http2Options, maxQueuedBytes } from './http2-options.ts'
+import { keepAlive } from './keepalive.ts'
+import { defaultLimits, type TransportLimits } from './limits.ts'
+import { authenticateServer, within } from './tls.ts'
+import { closedByPeer, TransportError } from './transport-error.ts'
+
+export interface ConnectOptions<Peer, I extends DescMessage, O extends DescMessage> {
+  readonly host: string
+  readonly port: number
+  readonly credentials: Credentials<Peer>
+  readonly method: DescMethodBiDiStreaming<I, O>
+  readonly limits?: Partial<TransportLimits>
+}
+
+/** Resolves when the server has authenticated us too and accepted the call. */
+export async function connect<Peer, I extends DescMessage, O extends DescMessage>(
+  options: ConnectOptions<Peer, I, O>,
+): Promise<Connection<Peer, MessageShape<I>, MessageShape<O>>> {
+  const { host, port, credentials, method } = options
+  const limits = { ...defaultLimits, ...options.limits }
+  const raw = await openSocket(host, port, limits.handshakeTimeoutMs)
+  const { socket, peer } = await authenticateServer(raw, credentials, limits)
+  const duplex = fullDuplex(socket, maxQueuedBytes(limits))
+  const session = connectHttp2(`https://${host}:${port}`, { ...http2Options(limits), createConnection: () => duplex })
+  session.on('error', () => {}) // Whoever uses the session hears of it as its end.
+  session.setLocalWindowSize(limits.sessionWindowBytes)
+  keepAlive(session, raw, limits)
+  try {
+    return await call(session, socket, raw, peer, method, limits)
+  } catch (error) {
+    session.destroy()
+    raw.destroy()
+    throw error
+  }
+}
+
+function call<Peer, I extends DescMessage, O extends DescMessage>(
+  session: ClientHttp2Session,
+  socket: TLSSocket,
+  raw: Socket,
+  peer: Peer,
+  method: DescMethodBiDiStreaming<I, O>,
+  limits: TransportLimits,
+): Promise<Connection<Peer, MessageShape<I>, MessageShape<O>>> {
+  return within(limits.authenticationTimeoutMs, 'authentication-timeout', 'an answer of the server', () => {
+    return new Promise((resolve, reject) => {
+      const stream = session.request(callHeaders(method), { waitForTrailers: true })
+      const ended = (cause?: Error) => {
+        reject(new TransportError('authentication-failed', 'expected the call accepted, got its end', { cause }))
+      }
+      stream.once('error', ended)
+      stream.once('close', ended)
+      stream.once('response', (headers) => {
+        stream.off('error', ended)
+        stream.off('close', ended)
+        try {
+          verifyResponse(headers)
+          resolve(new GrpcConnection({ side: 'client', stream, socket, raw, peer, codec: clientCodec(method), limits }))
+        } catch (error) {
+          stream.on('error', () => {})
+          reject(error)
+        }
+      })
+    })
+  })
+}
+
+function callHeaders(method: DescMethodBiDiStreaming) {
+  return {
+    ':method': 'POST',
+    ':path': methodPath(method),
+    'content-type': 'application/grpc+proto',
+    te: 'trailers',
+  }
+}
+
+function verifyResponse(headers: IncomingHttpHeaders & IncomingHttpStatusHeader): void {
+  const status = headers[':status']
+  const contentType = headers['content-type'] ?? 'nothing'
+  if (status !== 200 || !contentType.startsWith('application/grpc')) {
+    throw new TransportError('message-malformed', `expected gRPC, got HTTP status ${status} and other content`)
+  }
+  const reason = 'grpc-status' in headers ? reasonOf(headers) : undefined
+  if (reason !== undefined) throw closedByPeer(reason)
+}
+
+function openSocket(host: string, port: number, timeoutMs: number): Promise<Socket> {
+  const raw = connectTcp({ host, port, noDelay: true, keepAlive: true })
+  return within(timeoutMs, 'connect-failed', `a TCP connection to ${host}:${port}`, () => {
+    return new Promise<Socket>((resolve, reject) => {
+      raw.once('connect', () => resolve(raw))
+      raw.on('error', (cause) => {
+        const code = 'code' in cause ? cause.code : cause.name
+        reject(new TransportError('connect-failed', `expected a listener at ${host}:${port}, got ${code}`, { cause }))
+      })
+    })
+  }).catch((error: unknown) => {
+    raw.destroy()
+    throw error
+  })
+}

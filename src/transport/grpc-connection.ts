@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * One long-lived bidirectional gRPC call as a `Connection`: both sides of it, since after the headers they differ only in who
+ * writes trailers how. A server ends with gRPC trailers; a client's reason goes in request trailers, which other gRPC servers
+ * ignore. Everything received is the peer's: bounded, decoded, and never able to throw outside `incoming`.
+ */
+import assert from 'node:assert/strict'
+import { constants, type Http2Session, type Http2Stream, type IncomingHttpHeaders } from 'node:http2'
+import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import { publicError } from '../errors.ts'
+import { AsyncQueue } from './async-queue.ts'
+import type { Codec } from './codec.ts'
+import type { Connection } from './connection.ts'
+import { assertMessageSize, encodeFrame, FrameDecoder } from './grpc-frame.ts'
+import { reasonOf, trailersOf } from './grpc-status.ts'
+import type { TransportLimits } from './limits.ts'
+import { type CloseReason, closedByPeer, TransportError } from './transport-error.ts'
+
+export interface GrpcCall<Peer, Outgoing, Incoming> {
+  readonly side: 'client' | 'server'
+  /** Opened with `waitForTrailers`. */
+  readonly stream: Http2Stream
+  readonly socket: TLSSocket
+  /** Under TLS: its counters are the bytes on the wire. */
+  readonly raw: Socket
+  readonly peer: Peer
+  readonly codec: Codec<Outgoing, Incoming>
+  readonly limits: TransportLimits
+}
+
+export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer, Outgoing, Incoming> {
+  readonly peer: Peer
+  readonly #call: GrpcCall<Peer, Outgoing, Incoming>
+  readonly #session: Http2Session
+  readonly #decoder: FrameDecoder
+  readonly #received: AsyncQueue<Incoming>
+  /** Encoded and waiting for room. */
+  #waiting: { chunks: readonly Uint8Array[]; sent: () => void; failed: (error: Error) => void }[] = []
+  /** What the peer said when it ended its half; gRPC requires it of servers only. */
+  #peerTrailers: IncomingHttpHeaders | undefined
+  #closing: Promise<void> | undefined
+  /** Why nothing can be sent any more, other than our own `close`. */
+  #failure: Error | undefined
+  #deadline: NodeJS.Timeout | undefined
+
+  constructor(call: GrpcCall<Peer, Outgoing, Incoming>) {
+    const { stream } = call
+    assert(stream.session !== undefined)
+    this.peer = call.peer
+    this.#call = call
+    this.#session = stream.session
+    this.#decoder = new FrameDecoder(call.limits.maxMessageBytes)
+    this.#received = new AsyncQueue(() => stream.resume())
+    stream.on('data', (chunk: Buffer) => this.#receive(chunk))
+    stream.pause()
+    stream.on('trailers', (trailers) => this.#takeTrailers(trailers))
+    stream.on('end', () => this.#peerEnded())
+    stream.on('error', () => {}) // 'close' follows and says the same.
+    stream.on('close', () => this.#streamClosed())
+    stream.on('drain', () => this.#pump())
+    call.socket.on('drain', () => this.#pump())
+    this.#session.on('error', (cause) => this.#fail(lost('an error of the connection', cause)))
+    this.#session.on('close', () => clearTimeout(this.#deadline))
+  }
+
+  get incoming(): AsyncIterable<Incoming> {
+    return this.#received
+  }
+
+  get bytesSent(): number {
+    return this.#call.raw.bytesWritten
+  }
+
+  get bytesReceived(): number {
+    return this.#call.raw.bytesRead
+  }
+
+  async send(message: Outgoing): Promise<void> {
+    const { codec, limits } = this.#call
+    this.#assertMaySend()
+    const payload = codec.encode(message)
+    assertMessageSize(payload.length, limits.maxMessageBytes)
+    const chunks = encodeFrame(payload)
+    return new Promise((sent, failed) => {
+      this.#waiting.push({ chunks, sent, failed })
+      this.#pump()
+    })
+  }
+
+  close(reason?: CloseReason): Promise<void> {
+    this.#closing ??= this.#endOurHalf(reason)
+    return this.#closing
+  }
+
+  destroy(cause?: Error): void {
+    this.#fail(cause ?? new TransportError('connection-closed', 'expected an open connection, got one destroyed here'))
+  }
+
+  #assertMaySend(): void {
+    if (this.#failure !== undefined) throw this.#failure
+    if (this.#closing !== undefined) {
+      throw new TransportError('connection-closed', 'expected an open connection, got one closed here')
+    }
+  }
+
+  async #endOurHalf(reason: CloseReason | undefined): Promise<void> {
+    const { side, stream, limits } = this.#call
+    if (stream.destroyed) return
+    stream.once('wantTrailers', () => {
+      stream.sendTrailers(side === 'client' && reason === undefined ? {} : trailersOf(reason))
+    })
+    this.#setDeadline(`the peer to end within ${limits.closeTimeoutMs} ms of our end`)
+    await new Promise<void>((resolve) => {
+      stream.once('close', resolve)
+      stream.end(resolve)
+    })
+  }
+
+  #receive(chunk: Buffer): void {
+    if (this.#received.ended) return
+    try {
+      for (const payload of this.#decoder.push(chunk)) this.#received.push(this.#call.codec.decode(payload))
+    } catch (error) {
+      this.#refuse(error)
+    }
+    if (this.#received.length > 0) this.#call.stream.pause()
+  }
+
+  /** The peer broke the protocol: tell it why, take nothing more from it. */
+  #refuse(error: unknown): void {
+    const { code, message } = publicError(error)
+    this.#failure = error instanceof Error ? error : new Error(message)
+    this.#received.end(this.#failure)
+    this.#pump()
+    this.#call.stream.resume()
+    void this.close({ code, message })
+  }
+
+  /** A reason stops our sending at once, though what came before it is still to be read. */
+  #takeTrailers(trailers: IncomingHttpHeaders): void {
+    this.#peerTrailers = trailers
+    const reason = 'grpc-status' in trailers ? reasonOf(trailers) : undefined
+    if (reason === undefined) return
+    this.#failure ??= closedByPeer(reason)
+    this.#pump()
+  }
+
+  #peerEnded(): void {
+    if (this.#received.ended) return
+    try {
+      if (this.#failure === undefined) {
+        this.#decoder.end()
+        if (this.#call.side === 'client' && this.#peerTrailers === undefined) throw lost('an end without gRPC status')
+      }
+      this.#received.end(this.#failure)
+      if (this.#failure !== undefined) void this.close()
+    } catch (error) {
+      this.#refuse(error)
+    }
+  }
+
+  #streamClosed(): void {
+    const { stream, raw, limits } = this.#call
+    const { NGHTTP2_NO_ERROR, NGHTTP2_CANCEL } = constants
+    // A gRPC client may cancel what the server has ended: nothing is lost by that.
+    const cancelled = stream.rstCode === NGHTTP2_NO_ERROR || stream.rstCode === NGHTTP2_CANCEL
+    if (this.#closing !== undefined && cancelled && !raw.destroyed) this.#received.end()
+    if (!this.#received.ended || this.#closing === undefined) {
+      this.#fail(lost(`the end of the stream (HTTP/2 code ${stream.rstCode})`))
+      return
+    }
+    // Not `close()`, which would end the socket while the peer may have unread data: the peer ends it, having read all.
+    if (this.#session.destroyed) return
+    this.#session.goaway()
+    this.#setDeadline(`the peer to end the connection within ${limits.closeTimeoutMs} ms of our end`)
+  }
+
+  #setDeadline(expected: string): void {
+    clearTimeout(this.#deadline)
+    this.#deadline = setTimeout(
+      () => this.#fail(lost('nothing', undefined, expected)),
+      this.#call.limits.closeTimeoutMs,
+    )
+  }
+
+  #fail(error: Error): void {
+    clearTimeout(this.#deadline)
+    this.#failure ??= error
+    this.#received.end(error)
+    this.#pump()
+    this.#session.destroy()
+    this.#call.raw.destroy()
+  }
+
+  /** Writes what waits, in order, as long as there is room. */
+  #pump(): void {
+    const { stream, socket, limits } = this.#call
+    while (this.#waiting.length > 0) {
+      if (this.#failure === undefined && stream.writableLength + socket.writableLength > limits.sendBufferBytes) return
+      const { chunks, sent, failed } = this.#waiting.shift()!
+      if (this.#failure !== undefined) {
+        failed(this.#failure)
+        continue
+      }
+      stream.cork()
+      for (const chunk of chunks) stream.write(chunk, () => this.#pump())
+      stream.uncork()
+      sent()
+    }
+  }
+}
+
+function lost(got: string, cause?: unknown, expected = 'an open connection'): TransportError {
+  return new TransportError('connection-lost', `expected ${expected}, got ${got}`, { cause })
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * gRPC's Length-Prefixed-Message (gRPC over HTTP/2, "Requests"): one byte Compressed-Flag, four bytes Message-Length,
+ * big-endian, then the message. Everything decoded here is written by the peer.
+ */
+import assert from 'node:assert/strict'
+import { TransportError } from './transport-error.ts'
+
+export const frameHeaderBytes = 5
+
+/** Below this a copy costs less than a second write. */
+const joinBelowBytes = 16_384
+
+/** One message as the chunks to write: header and payload in one buffer when small, else apart and uncopied. */
+export function encodeFrame(payload: Uint8Array): readonly Uint8Array[] {
+  assert(payload.length <= 0xffff_ffff)
+  const small = payload.length < joinBelowBytes
+  const header = Buffer.allocUnsafe(small ? frameHeaderBytes + payload.length : frameHeaderBytes)
+  header.writeUInt8(0, 0)
+  header.writeUInt32BE(payload.length, 1)
+  if (!small) return [header, payload]
+  header.set(payload, frameHeaderBytes)
+  return [header]
+}
+
+/** Takes chunks as they come and gives whole messages. After an error it must not be used again. */
+export class FrameDecoder {
+  readonly #maxMessageBytes: number
+  readonly #header = Buffer.alloc(frameHeaderBytes)
+  #headerBytes = 0
+  /** The message being filled; absent while the header is incomplete. */
+  #message: Buffer | undefined
+  #messageBytes = 0
+
+  constructor(maxMessageBytes: number) {
+    this.#maxMessageBytes = maxMessageBytes
+  }
+
+  /** The messages that this chunk completes. They may share memory with the chunk. */
+  push(chunk: Uint8Array): Uint8Array[] {
+    const complete: Uint8Array[] = []
+    let offset = 0
+    while (offset < chunk.length) {
+      if (this.#message === undefined) {
+        offset += this.#takeHeader(chunk, offset)
+        if (this.#headerBytes < frameHeaderBytes) break
+        const length = this.#messageLength()
+        if (chunk.length - offset >= length) {
+          complete.push(chunk.subarray(offset, offset + length))
+          offset += length
+          this.#headerBytes = 0
+          continue
+        }
+        this.#message = Buffer.allocUnsafeSlow(length)
+        this.#messageBytes = 0
+      }
+      const part = chunk.subarray(offset, offset + this.#message.length - this.#messageBytes)
+      this.#message.set(part, this.#messageBytes)
+      this.#messageBytes += part.length
+      offset += part.length
+      if (this.#messageBytes === this.#message.length) {
+        complete.push(this.#message)
+        this.#message = undefined
+        this.#headerBytes = 0
+      }
+    }
+    return complete
+  }
+
+  /** To be called when the peer has ended: an unfinished message is an error, not a shorter one. */
+  end(): void {
+    if (this.#headerBytes === 0) return
+    const got =
+      this.#message === undefined
+        ? `${this.#headerBytes} of ${frameHeaderBytes} header bytes`
+        : `${this.#messageBytes} of ${this.#message.length} bytes`
+    throw new TransportError('message-truncated', `expected a whole message, got ${got} and then the end`)
+  }
+
+  #takeHeader(chunk: Uint8Array, offset: number): number {
+    const part = chunk.subarray(offset, offset + frameHeaderBytes - this.#headerBytes)
+    this.#header.set(part, this.#headerBytes)
+    this.#headerBytes += part.length
+    return part.length
+  }
+
+  #messageLength(): number {
+    const flag = this.#header.readUInt8(0)
+    if (flag !== 0) {
+      throw new TransportError('message-malformed', `expected an uncompressed message (flag 0), got flag ${flag}`)
+    }
+    const length = this.#header.readUInt32BE(1)
+    assertMessageSize(length, this.#maxMessageBytes)
+    return length
+  }
+}
+
+export function assertMessageSize(bytes: number, maxMessageBytes: number): void {
+  if (bytes <= maxMessageBytes) return
+  throw new TransportError(
+    'message-too-large',
+    `expected a message of at most ${maxMessageBytes} bytes, got one of ${bytes}`,
+  )
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Accepts peers: TCP, TLS, authentication, and only then HTTP/2, with one call of one method a connection. Until a peer has
+ * been authenticated it can hold a socket for a bounded time, and nothing else.
+ */
+
+import { performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
+import { createServer, type Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import type { DescMessage, DescMethodBiDiStreaming, MessageShape } from '@bufbuild/protobuf'
+import { AsyncQueue } from './async-queue.ts'
+import { bind } from './bind.ts'
+import { methodPath, serverCodec } from './codec.ts'
+import type { Connection, Credentials, Listener } from './connection.ts'
+import { fullDuplex } from './duplex.ts'
+import { GrpcConnection } from './grpc-connection.ts'
+import { refuseCall, refuseUnknownMethod, responseHeaders, verifyRequest } from './grpc-request.ts'
+import { answerHealth, type Health } from './health.ts'
+import { http2Options, maxQueuedBytes } from './http2-options.ts'
+import { keepAlive } from './keepalive.ts'
+import { defaultLimits, type TransportLimits } from './limits.ts'
+import { type Authenticated, authenticateClient } from './tls.ts'
+import { TransportError } from './transport-error.ts'
+
+export interface ListenOptions<Peer, I extends DescMessage, O extends DescMessage> {
+  readonly host: string
+  /** 0 for any. */
+  readonly port: number
+  readonly credentials: Credentials<Peer>
+  readonly method: DescMethodBiDiStreaming<I, O>
+  /** Answered to authenticated peers. */
+  readonly health?: Health
+  readonly limits?: Partial<TransportLimits>
+  /** Told of each peer that was turned away before it had a connection. */
+  readonly onRefused?: (address: string, error: unknown) => void
+}
+
+/** The call and health checks beside it. */
+const maxStreamsPerConnection = 8
+
+export async function listen<Peer, I extends DescMessage, O extends DescMessage>(
+  options: ListenOptions<Peer, I, O>,
+): Promise<Listener<Peer, MessageShape<O>, MessageShape<I>>> {
+  const server = new GrpcServer(options)
+  await server.bind(options.host, options.port)
+  return server
+}
+
+class GrpcServer<Peer, I extends DescMessage, O extends DescMessage>
+  implements Listener<Peer, MessageShape<O>, MessageShape<I>>
+{
+  address = ''
+  readonly #options: ListenOptions<Peer, I, O>
+  readonly #limits: TransportLimits
+  readonly #accepted = new AsyncQueue<Connection<Peer, MessageShape<O>, MessageShape<I>>>()
+  readonly #server = createServer({ noDelay: true, keepAlive: true }, (raw) => void this.#admit(raw))
+  readonly #handshaking = new Set<Socket>()
+  /** Authenticated sessions with the fingerprint of their peer. */
+  readonly #sessions = new Map<ServerHttp2Session, string>()
+
+  constructor(options: ListenOptions<Peer, I, O>) {
+    this.#options = options
+    this.#limits = { ...defaultLimits, ...options.limits }
+  }
+
+  get connections(): AsyncIterable<Connection<Peer, MessageShape<O>, MessageShape<I>>> {
+    return this.#accepted
+  }
+
+  async bind(host: string, port: number): Promise<void> {
+    this.address = await bind(this.#server, host, port)
+    this.#server.on('error', () => {}) // A failed accept (no more descriptors) must not end the process.
+  }
+
+  async close(): Promise<void> {
+    for (const connection of this.#accepted.abort()) connection.destroy()
+    for (const raw of this.#handshaking) raw.destroy()
+    for (const session of this.#sessions.keys()) session.close()
+    const deadline = setTimeout(() => {
+      for (const session of this.#sessions.keys()) session.destroy()
+    }, this.#limits.closeTimeoutMs)
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()))
+    clearTimeout(deadline)
+  }
+
+  async #admit(raw: Socket): Promise<void> {
+    const address = `${raw.remoteAddress}:${raw.remotePort}`
+    raw.on('error', () => {}) // 'close' follows.
+    try {
+      if (this.#handshaking.size >= this.#limits.maxHandshakes) {
+        throw new TransportError(
+          'connection-limit',
+          `expected at most ${this.#limits.maxHandshakes} handshakes at a time`,
+        )
+      }
+      this.#handshaking.add(raw)
+      const authenticated = await authenticateClient(raw, this.#options.credentials, this.#limits)
+      this.#assertRoom(authenticated.fingerprint)
+      this.#serve(raw, authenticated)
+    } catch (error) {
+      raw.destroy()
+      this.#options.onRefused?.(address, error)
+    } finally {
+      this.#handshaking.delete(raw)
+    }
+  }
+
+  #assertRoom(fingerprint: string): void {
+    const { maxConnections, maxConnectionsPerCertificate } = this.#limits
+    const ofPeer = [...this.#sessions.values()].filter((other) => other === fingerprint).length
+    if (this.#sessions.size >= maxConnections || ofPeer >= maxConnectionsPerCertificate) {
+      const got = `${this.#sessions.size}, ${ofPeer} with this certificate`
+      const bounds = `${maxConnections} connections, ${maxConnectionsPerCertificate} of one certificate`
+      throw new TransportError('connection-limit', `expected fewer than ${bounds}, got ${got}`)
+    }
+  }
+
+  #serve(raw: Socket, { socket, peer, fingerprint }: Authenticated<Peer>): void {
+    const duplex = fullDuplex(socket, maxQueuedBytes(this.#limits))
+    const session = performServerHandshake(duplex, http2Options(this.#limits, maxStreamsPerConnection))
+    this.#sessions.set(session, fingerprint)
+    session.on('error', () => {}) // Whoever uses the session hears of it as its end.
+    session.once('close', () => {
+      this.#sessions.delete(session)
+      raw.destroy()
+    })
+    session.setLocalWindowSize(this.#limits.sessionWindowBytes)
+    keepAlive(session, raw, this.#limits)
+    let called = false
+    session.on('stream', (stream, headers) => {
+      stream.on('error', () => {})
+      const path = verifyRequest(stream, headers)
+      if (path === undefined) return
+      if (path === methodPath(this.#options.method)) {
+        if (called)
+          refuseCall(stream, { code: 'connection-limit', message: 'expected one call a connection, got another' })
+        else this.#accept(stream, socket, raw, peer)
+        called = true
+      } else if (this.#options.health === undefined || !answerHealth(stream, path, this.#options.health)) {
+        refuseUnknownMethod(stream)
+      }
+    })
+  }
+
+  #accept(stream: ServerHttp2Stream, socket: TLSSocket, raw: Socket, peer: Peer): void {
+    stream.respond(responseHeaders, { waitForTrailers: true })
+    const codec = serverCodec(this.#options.method)
+    const connection = new GrpcConnection({ side: 'server', stream, socket, raw, peer, codec, limits: this.#limits })
+    if (this.#accepted.ended) connection.destroy()
+    else this.#accepted.push(connection)
+  }
+}

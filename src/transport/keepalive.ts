@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Notices a peer that is gone without a word (power cut, pulled cable): when nothing has come for `keepaliveIntervalMs`, a PING
+ * goes out; when still nothing has come `keepaliveTimeoutMs` later, the session is destroyed. A killed process needs none of
+ * this: its kernel closes the socket.
+ */
+import type { Http2Session } from 'node:http2'
+import type { Socket } from 'node:net'
+import type { TransportLimits } from './limits.ts'
+import { TransportError } from './transport-error.ts'
+
+export function keepAlive(
+  session: Http2Session,
+  raw: Socket,
+  limits: Pick<TransportLimits, 'keepaliveIntervalMs' | 'keepaliveTimeoutMs'>,
+): void {
+  const { keepaliveIntervalMs, keepaliveTimeoutMs } = limits
+  let timer: NodeJS.Timeout
+  let seen = raw.bytesRead
+
+  const watch = () => {
+    timer = setTimeout(() => {
+      if (raw.bytesRead === seen) return ping()
+      seen = raw.bytesRead
+      watch()
+    }, keepaliveIntervalMs)
+  }
+
+  const ping = () => {
+    if (!session.destroyed) session.ping(() => {}) // The answer is seen as bytes like any other.
+    timer = setTimeout(() => {
+      // When our own event loop was blocked, this timer comes before what the kernel holds has been read: let it be read.
+      setImmediate(() => setImmediate(decide))
+    }, keepaliveTimeoutMs)
+  }
+
+  const decide = () => {
+    if (session.destroyed) return
+    if (raw.bytesRead === seen) {
+      const silentMs = keepaliveIntervalMs + keepaliveTimeoutMs
+      session.destroy(new TransportError('connection-lost', `expected a sign of life within ${silentMs} ms, got none`))
+      raw.destroy()
+      return
+    }
+    seen = raw.bytesRead
+    watch()
+  }
+
+  session.once('close', () => clearTimeout(timer))
+  watch()
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * From a TCP socket to an authenticated one: TLS 1.3 only, both sides with a certificate, no resumption, no early data,
+ * ALPN h2. The chain of a certificate proves nothing here (`rejectUnauthorized: false`): `Credentials.authenticate` decides, and
+ * until it has, no HTTP/2 frame is read or written. The host owns the network and may cut, delay, replay and inject.
+ */
+import { constants } from 'node:crypto'
+import type { Socket } from 'node:net'
+import { connect, createServer, type SecureContextOptions, type TLSSocket } from 'node:tls'
+import type { Credentials } from './connection.ts'
+import type { TransportLimits } from './limits.ts'
+import { TransportError, type TransportErrorCode } from './transport-error.ts'
+
+type Deadlines = Pick<TransportLimits, 'handshakeTimeoutMs' | 'authenticationTimeoutMs'>
+
+export interface Authenticated<Peer> {
+  readonly socket: TLSSocket
+  readonly peer: Peer
+  /** SHA-256 of the peer's certificate, as Node writes it. */
+  readonly fingerprint: string
+}
+
+/** Whatever fails, `raw` is destroyed before this rejects. */
+export async function authenticateClient<Peer>(
+  raw: Socket,
+  credentials: Credentials<Peer>,
+  deadlines: Deadlines,
+): Promise<Authenticated<Peer>> {
+  return secure(raw, 'server', credentials, deadlines, (done, failed) => {
+    // A server of its own for each handshake, which never listens: it takes the socket that we accepted and the
+    // certificate of this moment.
+    const server = createServer({ ...contextOf(credentials), requestCert: true, rejectUnauthorized: false })
+    server.once('secureConnection', done)
+    server.once('tlsClientError', failed)
+    server.emit('connection', raw)
+  })
+}
+
+export async function authenticateServer<Peer>(
+  raw: Socket,
+  credentials: Credentials<Peer>,
+  deadlines: Deadlines,
+): Promise<Authenticated<Peer>> {
+  return secure(raw, 'client', credentials, deadlines, (done, failed) => {
+    const socket = connect({ ...contextOf(credentials), socket: raw, rejectUnauthorized: false }, () => {
+      socket.off('error', failed)
+      done(socket)
+    })
+    socket.once('error', failed)
+  })
+}
+
+function contextOf(credentials: Credentials<unknown>): SecureContextOptions & { ALPNProtocols: string[] } {
+  const { certificate, privateKey } = credentials.identity()
+  return {
+    cert: certificate,
+    key: privateKey,
+    minVersion: 'TLSv1.3',
+    maxVersion: 'TLSv1.3',
+    secureOptions: constants.SSL_OP_NO_TICKET,
+    ALPNProtocols: ['h2'],
+  }
+}
+
+async function secure<Peer>(
+  raw: Socket,
+  side: 'client' | 'server',
+  credentials: Credentials<Peer>,
+  { handshakeTimeoutMs, authenticationTimeoutMs }: Deadlines,
+  handshake: (done: (socket: TLSSocket) => void, failed: (cause: Error) => void) => void,
+): Promise<Authenticated<Peer>> {
+  try {
+    const socket = await within(handshakeTimeoutMs, 'handshake-timeout', 'a TLS handshake', () => {
+      return new Promise<TLSSocket>((resolve, reject) => {
+        const failed = (cause?: Error) => reject(handshakeFailure(cause))
+        raw.once('close', () => failed())
+        handshake((socket) => {
+          socket.on('error', () => {}) // Every later error also closes, and that is what is listened to.
+          resolve(socket)
+        }, failed)
+      })
+    })
+    const certificate = verifySession(socket)
+    const peer = await within(authenticationTimeoutMs, 'authentication-timeout', 'authentication', (signal, abort) => {
+      const lost = new TransportError('authentication-failed', 'expected authentication, got the end of the connection')
+      socket.once('close', () => abort(lost))
+      return credentials.authenticate({ socket, certificate, side }, signal)
+    })
+    return { socket, peer, fingerprint: certificate.fingerprint256 }
+  } catch (error) {
+    raw.destroy()
+    throw error
+  }
+}
+
+/** What TLS has to have given before anything else is believed. */
+function verifySession(socket: TLSSocket) {
+  if (socket.getProtocol() !== 'TLSv1.3' || socket.alpnProtocol !== 'h2') {
+    const got = `${socket.getProtocol()} with ${socket.alpnProtocol || 'no protocol'}`
+    throw new TransportError('handshake-failed', `expected TLSv1.3 with h2, got ${got}`)
+  }
+  if (socket.isSessionReused()) {
+    throw new TransportError('session-resumed', 'expected a full handshake, got a resumed session')
+  }
+  const certificate = socket.getPeerX509Certificate()
+  if (certificate === undefined) {
+    throw new TransportError('certificate-missing', 'expected a certificate of the peer, got none')
+  }
+  return certificate
+}
+
+function handshakeFailure(cause: Error | undefined): TransportError {
+  const got = cause === undefined ? 'the end of the connection' : `${codeOf(cause)}`
+  return new TransportError('handshake-failed', `expected a TLS 1.3 handshake, got ${got}`, { cause })
+}
+
+/** OpenSSL's or the system's own code; its messages may quote the peer. */
+function codeOf(error: Error): string {
+  return 'code' in error && typeof error.code === 'string' ? error.code : error.name
+}
+
+/** Settles by the deadline even when `run` heeds neither its signal nor an end of the socket. */
+export function within<T>(
+  timeoutMs: number,
+  code: TransportErrorCode,
+  what: string,
+  run: (signal: AbortSignal, abort: (error: TransportError) => void) => Promise<T>,
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const controller = new AbortController()
+    const abort = (error: TransportError) => {
+      clearTimeout(timer)
+      reject(error)
+      controller.abort(error)
+    }
+    const timer = setTimeout(() => {
+      abort(new TransportError(code, `expected ${what} within ${timeoutMs} ms, got none`))
+    }, timeoutMs)
+    run(controller.signal, abort)
+      .then(resolve, reject)
+      .finally(() => clearTimeout(timer))
+  })
+}
