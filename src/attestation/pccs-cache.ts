@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Collateral on disk, so that a restart needs no PCCS. One file a document, written aside and renamed. The host can change, swap or roll back
+ * these files as it can the answers of the service: what is read is parsed like an answer, what does not parse counts as absent.
+ */
+import { createHash, randomUUID } from 'node:crypto'
+import { mkdir, open, rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import * as v from 'valibot'
+import { readTextFile } from './bounded-file.ts'
+
+const schema = v.strictObject({
+  format: v.literal(1),
+  url: v.string(),
+  fetchedAt: v.pipe(v.string(), v.isoTimestamp()),
+  document: v.record(v.string(), v.string()),
+})
+
+export interface CachedDocument {
+  readonly fetchedAt: Date
+  readonly document: Readonly<Record<string, string>>
+}
+
+export class CollateralCache {
+  readonly #directory: string
+  readonly #maxBytes: number
+
+  constructor(directory: string, maxBytes: number) {
+    this.#directory = directory
+    this.#maxBytes = maxBytes
+  }
+
+  async read(url: string): Promise<CachedDocument | undefined> {
+    try {
+      const text = await readTextFile(this.#path(url), this.#maxBytes)
+      const file = v.parse(schema, JSON.parse(text))
+      // A file under another document's name is a swapped file.
+      return file.url === url ? { fetchedAt: new Date(file.fetchedAt), document: file.document } : undefined
+    } catch {
+      return undefined
+    }
+  }
+
+  async write(url: string, { fetchedAt, document }: CachedDocument): Promise<void> {
+    await mkdir(this.#directory, { recursive: true })
+    const path = this.#path(url)
+    const aside = `${path}.${randomUUID()}`
+    const text = JSON.stringify({ format: 1, url, fetchedAt: fetchedAt.toISOString(), document })
+    try {
+      const file = await open(aside, 'wx', 0o644)
+      try {
+        await file.writeFile(text)
+        await file.sync()
+      } finally {
+        await file.close()
+      }
+      await rename(aside, path)
+    } catch (cause) {
+      await rm(aside, { force: true })
+      throw cause
+    }
+  }
+
+  #path(url: string): string {
+    return join(this.#directory, `${createHash('sha256').update(url).digest('hex')}.json`)
+  }
+}
