@@ -144,7 +144,8 @@ export function examineQuote(bytes: Uint8Array, collateral: TrustedCollateral, n
 
   const platformLevel = matchPlatformLevel(pck, tcbInfo)
   const qeLevel = matchQeLevel(quote.qeReport, qeIdentity)
-  const validity = [...chain.certificates.slice(0, 2).map(windowOfCertificate), ...collateral.validity]
+  const own = pckCa.fingerprint === collateral.pckCa.fingerprint ? [pckCertificate] : [pckCertificate, pckCa]
+  const validity = [...own.map(windowOfCertificate), ...collateral.validity]
   const facts: EvidenceFacts = {
     measurements: measurementsOf(quote.report),
     attributes: attributesOf(quote.report),

@@ -58,7 +58,13 @@ const optimizer = v.variant('name', [
     name: v.literal('adam'),
     beta1: v.optional(fraction, 0.9),
     beta2: v.optional(fraction, 0.999),
-    epsilon: v.optional(positive, 1e-8),
+    epsilon: v.optional(positive, 1e-7),
+  }),
+  v.strictObject({
+    name: v.literal('yogi'),
+    beta1: v.optional(fraction, 0.9),
+    beta2: v.optional(fraction, 0.999),
+    epsilon: v.optional(positive, 1e-3),
   }),
 ])
 
@@ -74,15 +80,16 @@ const mode = v.variant('name', [
     name: v.literal('synchronous'),
     /** How many workers' gradients make an update; all present workers when absent. */
     quorum: v.optional(count),
-    /** A round goes on with what it has (at least `quorum`, or one worker) after this time. */
+    /** A round goes on with what it has, `minimumWorkers` at least, so long after its first gradient. */
     deadlineMs: v.optional(count, 60_000),
+    minimumWorkers: v.optional(count, 1),
   }),
 ])
 
 const partition = v.variant('scheme', [
   v.strictObject({ scheme: v.literal('iid') }),
   v.strictObject({ scheme: v.literal('dirichlet'), alpha: positive }),
-  v.strictObject({ scheme: v.literal('by-label'), labelsPerWorker: v.optional(count, 2) }),
+  v.strictObject({ scheme: v.literal('by-label'), piecesPerWorker: v.optional(count, 2) }),
   v.strictObject({ scheme: v.literal('by-size'), proportions: v.array(positive) }),
   /** Every worker's data directory is its shard, whole: the case of real data owners. */
   v.strictObject({ scheme: v.literal('own') }),

@@ -30,6 +30,8 @@ export const cifar10Classes = [
 
 export const cifar10TrainingFiles = [1, 2, 3, 4, 5].map((batch) => `data_batch_${batch}.bin`)
 export const cifar10TestFile = 'test_batch.bin'
+/** Names of the classes, one a line. */
+export const classListFile = 'batches.meta.txt'
 
 interface RecordFile {
   readonly path: string
@@ -38,8 +40,16 @@ interface RecordFile {
   readonly records: number
 }
 
+export interface ImageSetName {
+  readonly name: string
+  readonly classes: readonly string[]
+}
+
 /** Opens the files as one data set; examples are numbered through them in the order given. */
-export async function openCifar10(paths: readonly string[]): Promise<Dataset> {
+export async function openCifar10(
+  paths: readonly string[],
+  { name, classes }: ImageSetName = { name: 'cifar-10', classes: cifar10Classes },
+): Promise<Dataset> {
   const files: RecordFile[] = []
   const close = async (): Promise<void> => {
     await Promise.all(files.map(({ handle }) => handle.close()))
@@ -62,10 +72,10 @@ export async function openCifar10(paths: readonly string[]): Promise<Dataset> {
   }
 
   return {
-    name: 'cifar-10',
+    name,
     examples,
     schema: { images: { shape: [side, side, 3], dtype: 'uint8' }, labels: { shape: [], dtype: 'int32' } },
-    classes: cifar10Classes,
+    classes,
     close,
 
     async labels() {

@@ -3,13 +3,14 @@
 import { CodedError } from '../errors.ts'
 import type { BatchSchema, DataType } from '../models/model.ts'
 
-/** Refusals on reading data. What is wrong with fetching data is a FetchError. */
+/** What is wrong with data at hand; what goes wrong with fetching them is a FetchError. */
 export class DataError extends CodedError<
   | 'data-missing'
   | 'data-unreadable'
   | 'data-truncated'
   | 'data-oversized'
   | 'data-changed'
+  | 'data-exists'
   | 'label-out-of-range'
   | 'shard-empty'
   | 'partition-invalid'

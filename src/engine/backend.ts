@@ -9,6 +9,9 @@ export function withBackend<T>(name: string, body: () => T): T {
   activate(name)
   try {
     return body()
+  } catch (thrown) {
+    releaseTape()
+    throw thrown
   } finally {
     if (before) activate(before)
   }
@@ -21,10 +24,18 @@ function activate(name: string): void {
   assert.equal(tf.getBackend(), name, `TensorFlow.js has no backend '${name}'`)
 }
 
+/** A failed differentiation leaves what its forward pass saved for the backward pass; nobody else releases it. */
+function releaseTape(): void {
+  const { state } = tf.engine()
+  if (state.gradientDepth > 0) return
+  for (const { saved } of state.activeTape ?? []) for (const tensor of saved ?? []) tensor.dispose()
+  state.activeTape = []
+}
+
 /** On first use in Node the CPU backend prints an advertisement for the abandoned tfjs-node package. */
 export function silenceAdvertisement(): void {
   withBackend('cpu', () => {
-    const backend: { firstUse?: boolean } = tf.backend()
+    const backend = tf.backend() as { firstUse?: boolean }
     backend.firstUse = false
   })
 }

@@ -4,6 +4,7 @@ import { CodedError } from '../errors.ts'
 /** What can go wrong between a program and the engine that runs it. */
 export class EngineError extends CodedError<
   | 'engine-checksum'
+  | 'engine-conflict'
   | 'engine-directory'
   | 'engine-disk-full'
   | 'engine-download'

@@ -6,22 +6,22 @@ import { existsSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { engineInfo, type InstallProgress, installEngine } from './install.ts'
 import { engineDirectory } from './locate.ts'
 import { type PinnedFile, type Release, releaseFor, supportedPlatforms } from './release.ts'
 
 const contents = { 'libtensorflow_framework.so.2': 'framework', 'libtensorflow_cc.so.2': 'x'.repeat(100_000) }
 
-let root: string
-let directory: string
+let prepared: string
 let wheel: string
 let release: Release
+let root: string
+let directory: string
 
-beforeEach(async () => {
-  root = await mkdtemp(join(tmpdir(), 'cloister-install-'))
-  directory = engineDirectory(join(root, 'cache'))
-  wheel = join(root, 'tensorflow.whl')
+beforeAll(async () => {
+  prepared = await mkdtemp(join(tmpdir(), 'cloister-wheel-'))
+  wheel = join(prepared, 'tensorflow.whl')
   const script = `
 import sys, zipfile, json
 with zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED) as archive:
@@ -35,6 +35,13 @@ with zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED) as archive:
     wheel: pin('tensorflow.whl', await readFile(wheel)),
     files: Object.entries(contents).map(([name, text]) => pin(name, Buffer.from(text))),
   }
+})
+
+afterAll(() => rm(prepared, { recursive: true, force: true }))
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'cloister-install-'))
+  directory = engineDirectory(join(root, 'cache'))
 })
 
 afterEach(() => rm(root, { recursive: true, force: true }))

@@ -17,6 +17,8 @@ import type {
   TypedArray,
 } from './engine.ts'
 import { EngineError } from './engine-error.ts'
+import './kernels/gradients.ts'
+import './kernels/resizing.ts'
 import { checkInputs, checkTensor, elementCount, selectOutputs, viewOf } from './signature.ts'
 
 export function createJavascriptEngine(): Engine {
@@ -42,43 +44,55 @@ export function createJavascriptEngine(): Engine {
 }
 
 function compile(definition: ProgramDefinition): Program {
-  const { name, inputs: signature, build } = definition
+  const { name, inputs: signature } = definition
+  const running = new Set<Promise<unknown>>()
   let closed = false
   return {
     name,
     inputs: signature,
-    async run(inputs: Readonly<Record<string, HostTensor>>, { outputs: wanted, signal }: RunOptions = {}) {
-      checkInputs(name, signature, inputs)
-      // A step holds the thread from start to end: whoever waits for the event loop gets it between two of them.
-      await setImmediate()
+    async run(inputs, { outputs: wanted, signal } = {}) {
       signal?.throwIfAborted()
+      checkInputs(name, signature, inputs)
       if (closed)
-        throw new EngineError('program-closed', `Program '${name}' was run after it had been closed`, {
+        throw new EngineError('program-closed', `Program '${name}' was used after it had been closed`, {
           hint: 'Close a program only when nothing uses it any more.',
         })
-      const results = withBackend('cpu', () => {
-        const tensors = tf.tidy(() => {
-          const bound = Object.entries(inputs).map(([field, { data, shape, dtype }]) => {
-            const values = dtype === 'uint8' ? Int32Array.from(data) : data
-            return [field, tf.tensor(values, [...shape], dtype === 'float32' ? 'float32' : 'int32')] as const
-          })
-          return build(Object.fromEntries(bound))
-        })
-        try {
-          const chosen = selectOutputs(name, Object.keys(tensors), wanted)
-          return Object.fromEntries(chosen.map((output) => [output, copyOut(tensors[output]!)]))
-        } finally {
-          tf.dispose(tensors)
-        }
-      })
+      // A step holds the thread from start to end: whoever waits for the event loop gets it between two of them.
+      const turn = setImmediate()
+      running.add(turn)
+      await turn
+      running.delete(turn)
       signal?.throwIfAborted()
-      return results
+      return compute(definition, inputs, wanted)
     },
     graphDef: () => undefined,
     async close() {
       closed = true
+      await Promise.all(running)
     },
   }
+}
+
+function compute(
+  { name, build }: ProgramDefinition,
+  inputs: Readonly<Record<string, HostTensor>>,
+  wanted: RunOptions['outputs'],
+): Record<string, EngineTensor> {
+  return withBackend('cpu', () => {
+    const tensors = tf.tidy(() => {
+      const bound = Object.entries(inputs).map(([field, { data, shape, dtype }]) => {
+        const values = dtype === 'uint8' ? Int32Array.from(data) : data
+        return [field, tf.tensor(values, [...shape], dtype === 'float32' ? 'float32' : 'int32')] as const
+      })
+      return build(Object.fromEntries(bound))
+    })
+    try {
+      const chosen = selectOutputs(name, Object.keys(tensors), wanted)
+      return Object.fromEntries(chosen.map((output) => [output, copyOut(tensors[output]!)]))
+    } finally {
+      tf.dispose(tensors)
+    }
+  })
 }
 
 /** Truth values become int32, as the traced program gives them. */

@@ -9,6 +9,7 @@ import { CodedError } from '../errors.ts'
 import { withBackend } from './backend.ts'
 import type { ProgramDefinition } from './engine.ts'
 import { EngineError } from './engine-error.ts'
+import './kernels/gradients.ts'
 import type { Graph } from './graph.ts'
 import type { GraphDataType, GraphOutput } from './lowering.ts'
 import { lowerings } from './lowerings/table.ts'
@@ -54,6 +55,8 @@ interface Entry {
   readonly values?: ArrayLike<number>
   readonly shape: readonly number[]
   readonly dtype: tf.DataType
+  /** The named scopes that it was made in. */
+  readonly scope: string
   references: number
 }
 
@@ -84,7 +87,7 @@ class Recorder implements tf.KernelBackend {
           placeholders.set(input, placeholder)
           // TensorFlow.js has no uint8: the program sees int32.
           const value = dtype === 'uint8' ? cast(graph, placeholder, 'int32') : placeholder
-          return [input, tf.engine().makeTensorFromTensorInfo(this.#keep(value))] as const
+          return [input, tf.engine().makeTensorFromTensorInfo(this.#keep(value, ''))] as const
         })
         for (const [output, tensor] of Object.entries(build(Object.fromEntries(bound)))) {
           const value = this.#resolve(tensor)
@@ -94,7 +97,6 @@ class Recorder implements tf.KernelBackend {
       this.#checkVariables(trace)
       return { inputs: placeholders, outputs }
     } catch (thrown) {
-      releaseTape()
       if (thrown instanceof CodedError || thrown instanceof assert.AssertionError) throw thrown
       const message = thrown instanceof Error ? thrown.message : String(thrown)
       throw new EngineError('trace-failed', `Program '${name}' could not be traced: ${message}`, {
@@ -119,15 +121,27 @@ class Recorder implements tf.KernelBackend {
       )
     const given = Object.entries(inputs).filter(([, tensor]) => tensor !== undefined && tensor !== null)
     const resolved = Object.fromEntries(given.map(([input, tensor]) => [input, this.#resolve(tensor!)]))
-    const outputs = graph.within(this.#scope(name), () => lowering(graph, resolved, { ...attributes }))
-    return Array.isArray(outputs) ? outputs.map((output) => this.#keep(output)) : this.#keep(outputs as GraphOutput)
+    const scope = this.#scope(given.map(([, tensor]) => tensor!))
+    const outputs = graph.within([program, scope].filter(Boolean).join('/'), () =>
+      lowering(graph, resolved, { ...attributes }),
+    )
+    return Array.isArray(outputs)
+      ? outputs.map((output) => this.#keep(output, scope))
+      : this.#keep(outputs as GraphOutput, scope)
   }
 
-  /** Boxes by the program and the scopes that it names (`tf.tidy('block1', …)`); TensorFlow.js adds forward and backward. */
-  #scope(kernel: string): string {
-    const scopes: readonly { name: string }[] = tf.engine().state.scopeStack
-    const named = scopes.map(({ name }) => name).filter((name) => name !== 'unnamed scope' && !name.endsWith('__op'))
-    return [this.#current().program, ...named, kernel].join('/')
+  /**
+   * The box of TensorBoard: layers and the scopes that the program names (`tf.tidy('block1', …)`), below the `forward` and `backward` of
+   * TensorFlow.js. It names nothing else in the backward pass; there an operation goes where what it reads was made.
+   */
+  #scope(inputs: readonly tf.TensorInfo[]): string {
+    const named = scopeNames().filter((name) => name !== 'unnamed scope' && !name.endsWith('__op'))
+    if (named.at(-1) !== 'backward') return named.join('/')
+    const { entries } = this.#current()
+    const origins = inputs.map(({ dataId }) => entries.get(dataId)?.scope ?? '')
+    const origin =
+      origins.find((scope) => scope.includes('forward/')) ?? origins.find((scope) => scope.includes('backward/'))
+    return [...named, ...(origin?.replace(/.*?(forward|backward)\//, '').split('/') ?? [])].join('/')
   }
 
   #current(): Trace {
@@ -159,7 +173,7 @@ class Recorder implements tf.KernelBackend {
     return constant
   }
 
-  #keep(output: GraphOutput): tf.TensorInfo {
+  #keep(output: GraphOutput, scope: string): tf.TensorInfo {
     if (output.shape.some((size) => size < 0))
       throw new EngineError('trace-failed', `The shape of a result depends on values: [${output.shape}]`, {
         hint: 'A traced program has fixed shapes: use a form of the operation whose result does not depend on data.',
@@ -170,7 +184,7 @@ class Recorder implements tf.KernelBackend {
     )
     const { shape, dtype } = output
     const dataId = {}
-    this.#current().entries.set(dataId, { output, shape, dtype, references: 1 })
+    this.#current().entries.set(dataId, { output, shape, dtype, scope, references: 1 })
     return { dataId, shape: [...shape], dtype }
   }
 
@@ -202,7 +216,7 @@ class Recorder implements tf.KernelBackend {
         },
       )
     const dataId = {}
-    entries.set(dataId, { values: values as ArrayLike<number>, shape, dtype, references: 1 })
+    entries.set(dataId, { values: values as ArrayLike<number>, shape, dtype, scope: '', references: 1 })
     return dataId
   }
 
@@ -276,6 +290,12 @@ class Recorder implements tf.KernelBackend {
   dispose(): void {}
 }
 
+/** Of TensorFlow.js: explicit ones, and one for each operation under way. */
+function scopeNames(): string[] {
+  const scopes: readonly { name: string }[] = tf.engine().state.scopeStack
+  return scopes.map(({ name }) => name)
+}
+
 function cast(graph: Graph, value: GraphOutput, to: GraphDataType): GraphOutput {
   return graph.add('Cast', [value], { DstT: { type: to } })[0]!
 }
@@ -285,12 +305,4 @@ function graphType(dtype: tf.DataType): GraphDataType {
   throw new EngineError('trace-failed', `A traced program cannot hold elements of type ${dtype}`, {
     hint: 'Use float32, int32 and bool.',
   })
-}
-
-/** A failed differentiation leaves what its forward pass saved for the backward pass; nobody else releases it. */
-function releaseTape(): void {
-  const state = tf.engine().state
-  if (state.gradientDepth > 0) return
-  for (const { saved } of state.activeTape ?? []) for (const tensor of saved ?? []) tensor.dispose()
-  state.activeTape = []
 }

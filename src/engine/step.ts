@@ -7,6 +7,7 @@ import assert from 'node:assert'
 import * as tf from '@tensorflow/tfjs'
 import type { BatchSchema, Model, ModelVariable } from '../models/model.ts'
 import type { Engine, EngineTensor, HostTensor, Program, TensorSpec } from './engine.ts'
+import { withLayerNames } from './layer-names.ts'
 import { withLayerOverrides } from './layer-overrides.ts'
 import { createRandom } from './random.ts'
 
@@ -80,7 +81,8 @@ export function compileEvaluation(engine: Engine, model: Model, batchSize: numbe
   const program: Program = engine.compile({
     name: 'evaluate',
     inputs: { ...parameterSpecs(model.variables), ...batchSpecs(model.batch, batchSize) },
-    build: (inputs) => binding(model.variables, inputs, () => model.evaluate(batchOf(model.batch, inputs))),
+    build: (inputs) =>
+      binding(model.variables, inputs, () => withLayerNames(() => model.evaluate(batchOf(model.batch, inputs)))),
   })
   return {
     async run(parameters, batch, options = {}) {
@@ -102,7 +104,9 @@ function train(model: Model, inputs: Tensors): Tensors {
   try {
     const { value: loss, grads } = tf.variableGrads(
       () => {
-        const step = withLayerOverrides(random, () => model.train(batchOf(model.batch, inputs), random))
+        const step = withLayerOverrides(random, () =>
+          withLayerNames(() => model.train(batchOf(model.batch, inputs), random)),
+        )
         // The scope of the differentiation would dispose of what it does not return.
         for (const [name, value] of Object.entries(step.metrics)) metrics.set(name, tf.keep(value.clone()))
         return step.loss

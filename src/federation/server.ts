@@ -44,7 +44,6 @@ export interface ServerOptions<Peer> {
 
 export interface ServerJob {
   readonly digest: Uint8Array
-  readonly planDigest: Uint8Array
   readonly workers: number
   /** Most examples of one push: bounds its weight in a mean. */
   readonly batchSize: number
@@ -72,6 +71,17 @@ export interface ServerResult {
   readonly seconds: number
   /** Over the held-out examples of all workers; without examples when stopped or when no worker was left to score. */
   readonly heldOut: Scored
+  /** Every worker that was ever in training, by index. */
+  readonly workers: readonly WorkerSummary[]
+}
+
+export interface WorkerSummary {
+  readonly worker: number
+  readonly name: string
+  readonly evidence: PeerEvidence
+  /** In its shard. */
+  readonly examples: number
+  readonly dataSource: string
 }
 
 /** A push in the strategy's hands. */
@@ -86,7 +96,8 @@ interface Session<Peer> {
   readonly remote: RemoteWorker<Peer>
   readonly worker: number
   readonly key: Uint8Array
-  readonly name: string
+  /** Rejects with the reason when the server no longer wants this worker. */
+  readonly expelled: Deferred<never>
 }
 
 /** Resolves when training is complete or stopped; throws when it can't go on. What was learnt is saved in each case. */
@@ -101,17 +112,21 @@ class Server<Peer> {
   /** Were in training and are not any more. */
   readonly #lost = new Set<number>()
   readonly #attending = new Set<Promise<void>>()
+  /** Refused, and not ended by the worker yet. */
+  readonly #ending = new Set<Connection<Peer, ServerMessage, WorkerMessage>>()
   readonly #evaluations = new Set<Evaluation>()
   /** In the strategy's hands or on their way there. */
   readonly #pending = new Set<PendingUpdate>()
   /** Final scores; rejects when the server can't go on. */
   readonly #scored = new Deferred<Scored>()
-  #stopping = false
   #turn: Promise<void> = Promise.resolve()
   #saving: Promise<void> | undefined
   #cancelReview = (): void => undefined
   #cancelGivingUp = (): void => undefined
   #examples = 0
+  /** The first worker's; the server sees no data and cannot make a plan of its own. */
+  #planDigest: Uint8Array | undefined
+  readonly #roster = new Map<number, WorkerSummary>()
 
   constructor(options: ServerOptions<Peer>) {
     this.#options = options
@@ -131,14 +146,16 @@ class Server<Peer> {
       await Promise.all(this.#attending)
       const [version, seconds] = [model.version, (clock.now() - startedAt) / 1000]
       events({ kind: 'finished', steps: version, examples: this.#examples, seconds })
-      return { reason: this.#complete ? 'complete' : 'stopped', version, examples: this.#examples, seconds, heldOut }
+      const workers = [...this.#roster.values()].sort((a, b) => a.worker - b.worker)
+      const reason = this.#complete ? 'complete' : 'stopped'
+      return { reason, version, examples: this.#examples, seconds, heldOut, workers }
     } finally {
       signal.removeEventListener('abort', stop)
       this.#cancelReview()
       this.#cancelGivingUp()
-      await listener.close()
       for (const { remote } of this.#sessions.values()) remote.connection.destroy()
-      await Promise.all([accepting, ...this.#attending])
+      for (const connection of this.#ending) connection.destroy()
+      await Promise.all([listener.close(), accepting, ...this.#attending])
       await this.#turn
       for (const update of this.#pending) this.#settle(update, { dropped: stopping() })
       await this.#saving
@@ -165,13 +182,14 @@ class Server<Peer> {
     let session: Session<Peer> | undefined
     try {
       session = await this.#admit(remote)
-      await this.#train(session)
+      await Promise.race([this.#train(session), session.expelled.promise])
       this.#dismiss(session, { kind: 'peer-left', peer: name, reason: 'finished' })
     } catch (thrown) {
       const error = publicError(thrown)
-      const gone = error.code === 'peer-lost' || error.code === 'worker-left'
-      if (!gone) await remote.refuse(thrown)
-      const reason = this.#stopping ? 'finished' : gone ? 'lost' : 'refused'
+      const reason = error.code === 'peer-lost' || error.code === 'worker-left' ? 'lost' : 'refused'
+      if (error.code === 'peer-lost') connection.destroy()
+      else if (error.code === 'worker-left') await remote.close()
+      else this.#refuse(remote, thrown)
       if (session === undefined) events({ kind: 'peer-refused', address: name, error })
       else if (this.#sessions.get(session.worker) !== session) {
         events({ kind: 'peer-left', peer: name, reason: 'replaced' })
@@ -188,8 +206,17 @@ class Server<Peer> {
     const hello = await Promise.race([remote.hello(), late.promise]).finally(cancel)
     const { name, evidence, workerIndex } = describe(remote.connection.peer)
     const inPlace = this.#sessions.get(hello.worker)
-    verifyHello(hello, { ...job, jobDigest: job.digest, workerIndex, sessionInPlace: inPlace?.key })
-    const session = { remote, worker: hello.worker, key: hello.session, name }
+    verifyHello(hello, {
+      jobDigest: job.digest,
+      planDigest: this.#planDigest,
+      workers: job.workers,
+      workerIndex,
+      sessionInPlace: inPlace?.key,
+    })
+    this.#planDigest ??= hello.planDigest
+    const { worker, examples, dataSource } = hello
+    this.#roster.set(worker, { worker, name, evidence, examples, dataSource })
+    const session = { remote, worker: hello.worker, key: hello.session, expelled: new Deferred<never>() }
     this.#sessions.set(hello.worker, session)
     this.#lost.delete(hello.worker)
     this.#cancelGivingUp()
@@ -264,6 +291,13 @@ class Server<Peer> {
     }
   }
 
+  /** Training does not wait for a worker that was refused to take notice. */
+  #refuse(remote: RemoteWorker<Peer>, error: unknown): void {
+    const { connection } = remote
+    this.#ending.add(connection)
+    void remote.refuse(error).then(() => this.#ending.delete(connection))
+  }
+
   #settle(update: PendingUpdate, outcome: PushOutcome): void {
     this.#pending.delete(update)
     update.values.release()
@@ -320,7 +354,7 @@ class Server<Peer> {
     this.#evaluations.add(evaluation)
     const cancel = clock.after(limits.evaluationMs, () => {
       for (const worker of evaluation.awaited) {
-        void this.#sessions.get(worker)?.remote.refuse(scoresLate(limits))
+        this.#sessions.get(worker)?.expelled.reject(scoresLate(limits))
         evaluation.drop(worker)
       }
     })
@@ -334,8 +368,7 @@ class Server<Peer> {
   }
 
   #stop(): void {
-    this.#stopping = true
-    for (const { remote } of this.#sessions.values()) void remote.refuse(stopping())
+    for (const { expelled } of this.#sessions.values()) expelled.reject(stopping())
     this.#scored.resolve({ examples: 0, scores: {} })
   }
 

@@ -13,7 +13,8 @@ export interface ImageClassificationOptions {
   readonly name: string
   /** Takes standardised square crops, gives logits. Its input shape says the size of the crops. */
   readonly network: tf.LayersModel
-  readonly augmentation: Augmentation
+  /** Centre crops in training too when there is none. */
+  readonly augmentation: Augmentation | undefined
 }
 
 export function imageClassification({ name, network, augmentation }: ImageClassificationOptions): Model {
@@ -24,7 +25,9 @@ export function imageClassification({ name, network, augmentation }: ImageClassi
     objective: classification,
     inputs(batch, random) {
       const images = field(batch, 'images') as tf.Tensor4D
-      return random ? augment(images, size, augmentation, random) : standardise(centreCrop(images, size))
+      return random && augmentation
+        ? augment(images, size, augmentation, random)
+        : standardise(centreCrop(images, size))
     },
   })
 }

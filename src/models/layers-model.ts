@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Any tf.LayersModel as a `Model`. The layers stay what they are, except that two kinds get another `call`, for reasons that
- * hold for every model: batch normalisation trains with the one-pass operation of operations.ts, and layers that drop or disturb
- * values draw from the step's `Random`, since TensorFlow.js would draw once, while tracing.
+ * Any tf.LayersModel as a `Model`. Where the engine runs a step, it stands in for the layers that TensorFlow.js would have draw
+ * random numbers while tracing, and for batch normalisation (engine/layer-overrides.ts).
  */
 import { strict as assert } from 'node:assert'
 import * as tf from '@tensorflow/tfjs'
 import { drawInitialValues, type InitializerConfig, ModelError } from './initializers.ts'
 import type { BatchSchema, Model, ModelVariable, Random } from './model.ts'
-import { batchNormTraining } from './operations.ts'
 import { RandomStream } from './philox.ts'
 
 /** What is learnt: how outputs are judged against the batch. Pure TensorFlow.js functions. */
@@ -25,7 +23,7 @@ export interface LayersModelOptions {
   readonly objective: Objective
   /**
    * What the network sees of a batch, in the order of its inputs. `random` is given in training only. Default: the batch's
-   * fields that bear the names of the network's inputs.
+   * fields except `labels`, in the order of the schema.
    */
   readonly inputs?: (batch: tf.NamedTensorMap, random: Random | undefined) => tf.Tensor | tf.Tensor[]
   /** `from-seed` draws from the layers' initializers, `as-built` keeps the values that the network has (pre-trained). */
@@ -34,28 +32,17 @@ export interface LayersModelOptions {
 
 export function fromLayersModel(network: tf.LayersModel, options: LayersModelOptions): Model {
   const weights = weightsOf(network)
-  let stepRandom: Random | undefined
-  const random = (): Random => {
-    assert(stepRandom, 'a layer asked for randomness outside of a training step')
-    return stepRandom
-  }
-  for (const layer of layersOf(network)) adapt(layer, random)
-  const inputs = options.inputs ?? ((batch) => network.inputNames.map((name) => field(batch, name)))
+  const inputNames = Object.keys(options.batch).filter((name) => name !== 'labels')
+  const inputs = options.inputs ?? ((batch) => inputNames.map((name) => field(batch, name)))
 
-  const forward = (batch: tf.NamedTensorMap, random: Random | undefined): tf.Tensor => {
-    stepRandom = random
-    try {
-      return network.apply(inputs(batch, random), { training: random !== undefined }) as tf.Tensor
-    } finally {
-      stepRandom = undefined
-    }
-  }
+  const forward = (batch: tf.NamedTensorMap, random?: Random): tf.Tensor =>
+    network.apply(inputs(batch, random), { training: random !== undefined }) as tf.Tensor
   return {
     name: options.name,
     batch: options.batch,
     variables: weights.map(({ variable }) => variable),
     train: (batch, random) => options.objective.train(forward(batch, random), batch),
-    evaluate: (batch) => options.objective.evaluate(forward(batch, undefined), batch),
+    evaluate: (batch) => options.objective.evaluate(forward(batch), batch),
     initialValues(seed) {
       return new Map(
         weights.map(({ variable: { name, shape, tensor }, initializer }) => {
@@ -96,6 +83,7 @@ function weightsOf(network: tf.LayersModel): Weight[] {
     if (automatic !== undefined) unnamed.set(automatic, (unnamed.get(automatic) ?? 0) + 1)
     const layerName = automatic === undefined ? layer.name : `${automatic}_${unnamed.get(automatic)}`
     const config = layer.getConfig()
+    checkAxis(layer, config)
     return layer.weights.map((weight): Weight => {
       const tensor = weight.read()
       assert(tensor instanceof tf.Variable && tensor.dtype === 'float32', `${weight.name} is no float32 variable`)
@@ -128,85 +116,13 @@ function initializerOf(config: tf.serialization.ConfigDict, kind: string): Initi
   return { className: `none for ${kind}`, config: {} }
 }
 
-/** Replaces `call` of this very layer where TensorFlow.js's own would be slow or would freeze its randomness. */
-function adapt(layer: tf.layers.Layer, random: () => Random): void {
-  const config = layer.getConfig()
-  const whenTraining = (disturb: (x: tf.Tensor) => tf.Tensor): void => {
-    layer.call = (inputs, { training }) => {
-      const x = Array.isArray(inputs) ? inputs[0]! : inputs
-      return training ? tf.tidy(() => disturb(x)) : x
-    }
-  }
-  const rate = Number(config.rate ?? 0)
-  const mask = (shape: number[]): tf.Tensor =>
-    tf.div(tf.cast(tf.greaterEqual(random().uniform(shape), rate), 'float32'), 1 - rate)
-
-  switch (layer.getClassName()) {
-    case 'BatchNormalization':
-      adaptBatchNormalization(layer)
-      break
-    case 'Dropout':
-    case 'SpatialDropout1D': {
-      const noiseShape = config.noiseShape as (number | null)[] | undefined
-      const oneForAllSteps = layer.getClassName() === 'SpatialDropout1D'
-      whenTraining((x) => {
-        if (rate === 0) return x
-        if (rate === 1) return tf.zerosLike(x)
-        if (oneForAllSteps) return tf.mul(x, mask([x.shape[0]!, 1, x.shape[2]!]))
-        return tf.mul(x, mask(noiseShape?.map((size, axis) => size ?? x.shape[axis]!) ?? x.shape))
-      })
-      break
-    }
-    case 'GaussianNoise':
-      whenTraining((x) => tf.add(x, random().normal(x.shape, 0, Number(config.stddev))))
-      break
-    case 'GaussianDropout':
-      whenTraining((x) => (rate > 0 ? tf.mul(x, random().normal(x.shape, 1, Math.sqrt(rate / (1 - rate)))) : x))
-      break
-    case 'AlphaDropout':
-      throw unsupported(layer)
-    default:
-      if (drops(config)) throw unsupported(layer)
-  }
-}
-
-/** Normalises over all axes but the last in training; moving averages become momentum · old + (1 − momentum) · new. */
-function adaptBatchNormalization(layer: tf.layers.Layer): void {
-  const { axis, momentum, epsilon, scale, center } = layer.getConfig()
-  const inferred = layer.call.bind(layer)
-  layer.call = (inputs, kwargs) => {
-    const x = Array.isArray(inputs) ? inputs[0]! : inputs
-    if (!kwargs.training || (axis !== -1 && axis !== x.rank - 1)) return inferred(x, kwargs)
-    return tf.tidy(() => {
-      const weights = layer.weights.map((weight) => weight.read() as tf.Tensor1D)
-      const [movingMean, movingVariance] = weights.slice(-2) as tf.Variable[]
-      const gamma = scale ? weights[0]! : tf.onesLike(movingMean as tf.Tensor1D)
-      const beta = center ? weights[scale ? 1 : 0]! : tf.zerosLike(movingMean as tf.Tensor1D)
-      const { y, mean, variance } = batchNormTraining(x, gamma, beta, Number(epsilon))
-      const keep = Number(momentum)
-      movingMean!.assign(tf.add(tf.mul(movingMean!, keep), tf.mul(mean, 1 - keep)))
-      movingVariance!.assign(tf.add(tf.mul(movingVariance!, keep), tf.mul(variance, 1 - keep)))
-      return y
-    })
-  }
-}
-
-/** Recurrent layers drop inside of themselves, out of reach. */
-function drops(config: tf.serialization.ConfigDict): boolean {
-  if (Number(config.dropout ?? 0) > 0 || Number(config.recurrentDropout ?? 0) > 0) return true
-  return [config.layer, config.cell].some(
-    (inner) =>
-      inner !== null &&
-      typeof inner === 'object' &&
-      'config' in inner &&
-      drops(inner.config as tf.serialization.ConfigDict),
-  )
-}
-
-function unsupported(layer: tf.layers.Layer): ModelError {
-  return new ModelError(
+/** Without training, TensorFlow.js's CPU kernel takes the channels for the last axis, whatever the layer says. */
+function checkAxis(layer: tf.layers.Layer, { axis }: tf.serialization.ConfigDict): void {
+  const channelsLast = axis === -1 || axis === (layer.inputSpec?.[0]?.ndim ?? 0) - 1
+  if (layer.getClassName() !== 'BatchNormalization' || channelsLast) return
+  throw new ModelError(
     'layer-unsupported',
-    `expected layers whose randomness can be seeded by the step, got ${layer.getClassName()} (${layer.name}) with dropout`,
-    { hint: 'use Dropout, SpatialDropout1D, GaussianNoise or GaussianDropout layers instead' },
+    `${layer.name}: expected batch normalisation over the last axis, got axis ${axis}`,
+    { hint: 'build the network with channels last' },
   )
 }

@@ -1,25 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Opens the one call of a peer: TCP, TLS, authentication, and only then HTTP/2. */
 
-import {
-  type ClientHttp2Session,
-  connect as connectHttp2,
-  type IncomingHttpHeaders,
-  type IncomingHttpStatusHeader,
-} from 'node:http2'
+import { connect as connectHttp2, type IncomingHttpHeaders, type IncomingHttpStatusHeader } from 'node:http2'
 import { connect as connectTcp, type Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
 import type { DescMessage, DescMethodBiDiStreaming, MessageShape } from '@bufbuild/protobuf'
 import { clientCodec, methodPath } from './codec.ts'
 import type { Connection, Credentials } from './connection.ts'
-import { fullDuplex } from './duplex.ts'
 import { GrpcConnection } from './grpc-connection.ts'
 import { reasonOf } from './grpc-status.ts'
-import { http2Options, maxQueuedBytes } from './http2-options.ts'
+import { http2Options } from './http2-options.ts'
 import { keepAlive } from './keepalive.ts'
 import { defaultLimits, type TransportLimits } from './limits.ts'
-import { authenticateServer, within } from './tls.ts'
+import { parseRefusal } from './refusal.ts'
+import { authenticateServer } from './tls.ts'
 import { closedByPeer, TransportError } from './transport-error.ts'
+import { tlsWire, type Wire } from './wire.ts'
+import { within } from './within.ts'
 
 export interface ConnectOptions<Peer, I extends DescMessage, O extends DescMessage> {
   readonly host: string
@@ -37,49 +33,48 @@ export async function connect<Peer, I extends DescMessage, O extends DescMessage
   const limits = { ...defaultLimits, ...options.limits }
   const raw = await openSocket(host, port, limits.handshakeTimeoutMs)
   const { socket, peer } = await authenticateServer(raw, credentials, limits)
-  const duplex = fullDuplex(socket, maxQueuedBytes(limits))
-  const session = connectHttp2(`https://${host}:${port}`, { ...http2Options(limits), createConnection: () => duplex })
-  session.on('error', () => {}) // Whoever uses the session hears of it as its end.
-  session.setLocalWindowSize(limits.sessionWindowBytes)
-  keepAlive(session, raw, limits)
-  try {
-    return await call(session, socket, raw, peer, method, limits)
-  } catch (error) {
-    session.destroy()
-    raw.destroy()
-    throw error
-  }
+  return openCall(tlsWire(raw, socket, limits), peer, method, limits)
 }
 
-function call<Peer, I extends DescMessage, O extends DescMessage>(
-  session: ClientHttp2Session,
-  socket: TLSSocket,
-  raw: Socket,
+/** The call over a wire whose other end has been authenticated. */
+export async function openCall<Peer, I extends DescMessage, O extends DescMessage>(
+  wire: Wire,
   peer: Peer,
   method: DescMethodBiDiStreaming<I, O>,
   limits: TransportLimits,
 ): Promise<Connection<Peer, MessageShape<I>, MessageShape<O>>> {
-  return within(limits.authenticationTimeoutMs, 'authentication-timeout', 'an answer of the server', () => {
-    return new Promise((resolve, reject) => {
-      const stream = session.request(callHeaders(method), { waitForTrailers: true })
-      const ended = (cause?: Error) => {
-        reject(new TransportError('authentication-failed', 'expected the call accepted, got its end', { cause }))
-      }
-      stream.once('error', ended)
-      stream.once('close', ended)
-      stream.once('response', (headers) => {
-        stream.off('error', ended)
-        stream.off('close', ended)
-        try {
-          verifyResponse(headers)
-          resolve(new GrpcConnection({ side: 'client', stream, socket, raw, peer, codec: clientCodec(method), limits }))
-        } catch (error) {
-          stream.on('error', () => {})
-          reject(error)
+  const session = connectHttp2('https://cloister', { ...http2Options(limits), createConnection: () => wire.stream })
+  session.on('error', () => {}) // Whoever uses the session hears of it as its end.
+  session.setLocalWindowSize(limits.sessionWindowBytes)
+  keepAlive(session, wire, limits)
+  try {
+    const stream = session.request(callHeaders(method), { waitForTrailers: true })
+    return await within(limits.authenticationTimeoutMs, 'authentication-timeout', 'an answer of the server', () => {
+      return new Promise((resolve, reject) => {
+        const ended = (cause?: Error) => {
+          reject(new TransportError('authentication-failed', 'expected the call accepted, got its end', { cause }))
         }
+        session.once('goaway', (_code, _lastStream, debugData) => {
+          const refusal = parseRefusal(debugData)
+          if (refusal !== undefined) reject(closedByPeer(refusal))
+        })
+        stream.on('error', ended)
+        stream.once('close', ended)
+        stream.once('response', (headers) => {
+          try {
+            verifyResponse(headers)
+            resolve(new GrpcConnection({ side: 'client', stream, wire, peer, codec: clientCodec(method), limits }))
+          } catch (error) {
+            reject(error)
+          }
+        })
       })
     })
-  })
+  } catch (error) {
+    session.destroy()
+    wire.destroy()
+    throw error
+  }
 }
 
 function callHeaders(method: DescMethodBiDiStreaming) {

@@ -6,24 +6,20 @@
  */
 import assert from 'node:assert/strict'
 import { constants, type Http2Session, type Http2Stream, type IncomingHttpHeaders } from 'node:http2'
-import type { Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
-import { publicError } from '../errors.ts'
 import { AsyncQueue } from './async-queue.ts'
 import type { Codec } from './codec.ts'
 import type { Connection } from './connection.ts'
 import { assertMessageSize, encodeFrame, FrameDecoder } from './grpc-frame.ts'
 import { reasonOf, trailersOf } from './grpc-status.ts'
 import type { TransportLimits } from './limits.ts'
-import { type CloseReason, closedByPeer, TransportError } from './transport-error.ts'
+import { type CloseReason, closedByPeer, reasonFor, TransportError } from './transport-error.ts'
+import type { Wire } from './wire.ts'
 
 export interface GrpcCall<Peer, Outgoing, Incoming> {
   readonly side: 'client' | 'server'
   /** Opened with `waitForTrailers`. */
   readonly stream: Http2Stream
-  readonly socket: TLSSocket
-  /** Under TLS: its counters are the bytes on the wire. */
-  readonly raw: Socket
+  readonly wire: Wire
   readonly peer: Peer
   readonly codec: Codec<Outgoing, Incoming>
   readonly limits: TransportLimits
@@ -40,6 +36,7 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   /** What the peer said when it ended its half; gRPC requires it of servers only. */
   #peerTrailers: IncomingHttpHeaders | undefined
   #closing: Promise<void> | undefined
+  #whenSent: () => void = () => {}
   /** Why nothing can be sent any more, other than our own `close`. */
   #failure: Error | undefined
   #deadline: NodeJS.Timeout | undefined
@@ -59,7 +56,7 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
     stream.on('error', () => {}) // 'close' follows and says the same.
     stream.on('close', () => this.#streamClosed())
     stream.on('drain', () => this.#pump())
-    call.socket.on('drain', () => this.#pump())
+    call.wire.onDrain(() => this.#pump())
     this.#session.on('error', (cause) => this.#fail(lost('an error of the connection', cause)))
     this.#session.on('close', () => clearTimeout(this.#deadline))
   }
@@ -69,11 +66,11 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   }
 
   get bytesSent(): number {
-    return this.#call.raw.bytesWritten
+    return this.#call.wire.bytesSent
   }
 
   get bytesReceived(): number {
-    return this.#call.raw.bytesRead
+    return this.#call.wire.bytesReceived
   }
 
   async send(message: Outgoing): Promise<void> {
@@ -94,16 +91,15 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   }
 
   destroy(cause?: Error): void {
-    this.#fail(cause ?? new TransportError('connection-closed', 'expected an open connection, got one destroyed here'))
+    this.#fail(cause ?? closedHere())
   }
 
   #assertMaySend(): void {
     if (this.#failure !== undefined) throw this.#failure
-    if (this.#closing !== undefined) {
-      throw new TransportError('connection-closed', 'expected an open connection, got one closed here')
-    }
+    if (this.#closing !== undefined) throw closedHere()
   }
 
+  /** After what waits to be sent; with a reason, instead of it. */
   async #endOurHalf(reason: CloseReason | undefined): Promise<void> {
     const { side, stream, limits } = this.#call
     if (stream.destroyed) return
@@ -111,9 +107,11 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
       stream.sendTrailers(side === 'client' && reason === undefined ? {} : trailersOf(reason))
     })
     this.#setDeadline(`the peer to end within ${limits.closeTimeoutMs} ms of our end`)
+    if (reason !== undefined) this.#dropWaiting(closedHere())
     await new Promise<void>((resolve) => {
       stream.once('close', resolve)
-      stream.end(resolve)
+      this.#whenSent = () => stream.end(resolve)
+      this.#pump()
     })
   }
 
@@ -124,17 +122,17 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
     } catch (error) {
       this.#refuse(error)
     }
-    if (this.#received.length > 0) this.#call.stream.pause()
+    if (!this.#received.ended && this.#received.length > 0) this.#call.stream.pause()
   }
 
   /** The peer broke the protocol: tell it why, take nothing more from it. */
   #refuse(error: unknown): void {
-    const { code, message } = publicError(error)
-    this.#failure = error instanceof Error ? error : new Error(message)
+    const reason = reasonFor(error)
+    this.#failure = error instanceof Error ? error : new Error(reason.message, { cause: error })
     this.#received.end(this.#failure)
     this.#pump()
     this.#call.stream.resume()
-    void this.close({ code, message })
+    void this.close(reason)
   }
 
   /** A reason stops our sending at once, though what came before it is still to be read. */
@@ -147,7 +145,8 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   }
 
   #peerEnded(): void {
-    if (this.#received.ended) return
+    // Node also ends a stream that was reset; 'close' follows then and tells.
+    if (this.#received.ended || this.#call.stream.rstCode !== constants.NGHTTP2_NO_ERROR) return
     try {
       if (this.#failure === undefined) {
         this.#decoder.end()
@@ -161,11 +160,11 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   }
 
   #streamClosed(): void {
-    const { stream, raw, limits } = this.#call
+    const { stream, wire, limits } = this.#call
     const { NGHTTP2_NO_ERROR, NGHTTP2_CANCEL } = constants
     // A gRPC client may cancel what the server has ended: nothing is lost by that.
     const cancelled = stream.rstCode === NGHTTP2_NO_ERROR || stream.rstCode === NGHTTP2_CANCEL
-    if (this.#closing !== undefined && cancelled && !raw.destroyed) this.#received.end()
+    if (this.#closing !== undefined && cancelled && !wire.destroyed) this.#received.end()
     if (!this.#received.ended || this.#closing === undefined) {
       this.#fail(lost(`the end of the stream (HTTP/2 code ${stream.rstCode})`))
       return
@@ -190,25 +189,32 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
     this.#received.end(error)
     this.#pump()
     this.#session.destroy()
-    this.#call.raw.destroy()
+    this.#call.wire.destroy()
   }
 
   /** Writes what waits, in order, as long as there is room. */
   #pump(): void {
-    const { stream, socket, limits } = this.#call
+    const { stream, wire, limits } = this.#call
+    if (this.#failure !== undefined) this.#dropWaiting(this.#failure)
     while (this.#waiting.length > 0) {
-      if (this.#failure === undefined && stream.writableLength + socket.writableLength > limits.sendBufferBytes) return
-      const { chunks, sent, failed } = this.#waiting.shift()!
-      if (this.#failure !== undefined) {
-        failed(this.#failure)
-        continue
-      }
+      if (stream.writableLength + wire.queuedBytes > limits.sendBufferBytes) return
+      const { chunks, sent } = this.#waiting.shift()!
       stream.cork()
       for (const chunk of chunks) stream.write(chunk, () => this.#pump())
       stream.uncork()
       sent()
     }
+    this.#whenSent()
+    this.#whenSent = () => {}
   }
+
+  #dropWaiting(error: Error): void {
+    for (const { failed } of this.#waiting.splice(0)) failed(error)
+  }
+}
+
+function closedHere(): TransportError {
+  return new TransportError('connection-closed', 'expected an open connection, got one closed on this side')
 }
 
 function lost(got: string, cause?: unknown, expected = 'an open connection'): TransportError {

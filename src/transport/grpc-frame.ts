@@ -36,9 +36,8 @@ export class FrameDecoder {
     this.#maxMessageBytes = maxMessageBytes
   }
 
-  /** The messages that this chunk completes. They may share memory with the chunk. */
-  push(chunk: Uint8Array): Uint8Array[] {
-    const complete: Uint8Array[] = []
+  /** The messages that this chunk completes, each before an error in what follows it. They may share the chunk's memory. */
+  *push(chunk: Uint8Array): Generator<Uint8Array, void, undefined> {
     let offset = 0
     while (offset < chunk.length) {
       if (this.#message === undefined) {
@@ -46,9 +45,9 @@ export class FrameDecoder {
         if (this.#headerBytes < frameHeaderBytes) break
         const length = this.#messageLength()
         if (chunk.length - offset >= length) {
-          complete.push(chunk.subarray(offset, offset + length))
-          offset += length
           this.#headerBytes = 0
+          yield chunk.subarray(offset, offset + length)
+          offset += length
           continue
         }
         this.#message = Buffer.allocUnsafeSlow(length)
@@ -59,12 +58,12 @@ export class FrameDecoder {
       this.#messageBytes += part.length
       offset += part.length
       if (this.#messageBytes === this.#message.length) {
-        complete.push(this.#message)
+        const message = this.#message
         this.#message = undefined
         this.#headerBytes = 0
+        yield message
       }
     }
-    return complete
   }
 
   /** To be called when the peer has ended: an unfinished message is an error, not a shorter one. */

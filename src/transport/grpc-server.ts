@@ -4,23 +4,18 @@
  * been authenticated it can hold a socket for a bounded time, and nothing else.
  */
 
-import { performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
+import type { ServerHttp2Session } from 'node:http2'
 import { createServer, type Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
 import type { DescMessage, DescMethodBiDiStreaming, MessageShape } from '@bufbuild/protobuf'
 import { AsyncQueue } from './async-queue.ts'
 import { bind } from './bind.ts'
-import { methodPath, serverCodec } from './codec.ts'
 import type { Connection, Credentials, Listener } from './connection.ts'
-import { fullDuplex } from './duplex.ts'
-import { GrpcConnection } from './grpc-connection.ts'
-import { refuseCall, refuseUnknownMethod, responseHeaders, verifyRequest } from './grpc-request.ts'
-import { answerHealth, type Health } from './health.ts'
-import { http2Options, maxQueuedBytes } from './http2-options.ts'
-import { keepAlive } from './keepalive.ts'
+import { closeSessions, serveCall } from './grpc-serve.ts'
+import type { Health } from './health.ts'
 import { defaultLimits, type TransportLimits } from './limits.ts'
 import { type Authenticated, authenticateClient } from './tls.ts'
 import { TransportError } from './transport-error.ts'
+import { tlsWire } from './wire.ts'
 
 export interface ListenOptions<Peer, I extends DescMessage, O extends DescMessage> {
   readonly host: string
@@ -34,9 +29,6 @@ export interface ListenOptions<Peer, I extends DescMessage, O extends DescMessag
   /** Told of each peer that was turned away before it had a connection. */
   readonly onRefused?: (address: string, error: unknown) => void
 }
-
-/** The call and health checks beside it. */
-const maxStreamsPerConnection = 8
 
 export async function listen<Peer, I extends DescMessage, O extends DescMessage>(
   options: ListenOptions<Peer, I, O>,
@@ -75,12 +67,9 @@ class GrpcServer<Peer, I extends DescMessage, O extends DescMessage>
   async close(): Promise<void> {
     for (const connection of this.#accepted.abort()) connection.destroy()
     for (const raw of this.#handshaking) raw.destroy()
-    for (const session of this.#sessions.keys()) session.close()
-    const deadline = setTimeout(() => {
-      for (const session of this.#sessions.keys()) session.destroy()
-    }, this.#limits.closeTimeoutMs)
-    await new Promise<void>((resolve) => this.#server.close(() => resolve()))
-    clearTimeout(deadline)
+    const stopped = new Promise<void>((resolve) => this.#server.close(() => resolve()))
+    await closeSessions(this.#sessions.keys(), this.#limits.closeTimeoutMs)
+    await stopped
   }
 
   async #admit(raw: Socket): Promise<void> {
@@ -94,8 +83,9 @@ class GrpcServer<Peer, I extends DescMessage, O extends DescMessage>
         )
       }
       this.#handshaking.add(raw)
-      const authenticated = await authenticateClient(raw, this.#options.credentials, this.#limits)
-      this.#assertRoom(authenticated.fingerprint)
+      const authenticated = await authenticateClient(raw, this.#options.credentials, this.#limits, (fingerprint) =>
+        this.#assertRoom(fingerprint),
+      )
       this.#serve(raw, authenticated)
     } catch (error) {
       raw.destroy()
@@ -116,37 +106,16 @@ class GrpcServer<Peer, I extends DescMessage, O extends DescMessage>
   }
 
   #serve(raw: Socket, { socket, peer, fingerprint }: Authenticated<Peer>): void {
-    const duplex = fullDuplex(socket, maxQueuedBytes(this.#limits))
-    const session = performServerHandshake(duplex, http2Options(this.#limits, maxStreamsPerConnection))
+    const { method, health } = this.#options
+    const wire = tlsWire(raw, socket, this.#limits)
+    const session = serveCall({ wire, peer, method, health, limits: this.#limits }, (connection) => {
+      if (this.#accepted.ended) connection.destroy()
+      else this.#accepted.push(connection)
+    })
     this.#sessions.set(session, fingerprint)
-    session.on('error', () => {}) // Whoever uses the session hears of it as its end.
     session.once('close', () => {
       this.#sessions.delete(session)
       raw.destroy()
     })
-    session.setLocalWindowSize(this.#limits.sessionWindowBytes)
-    keepAlive(session, raw, this.#limits)
-    let called = false
-    session.on('stream', (stream, headers) => {
-      stream.on('error', () => {})
-      const path = verifyRequest(stream, headers)
-      if (path === undefined) return
-      if (path === methodPath(this.#options.method)) {
-        if (called)
-          refuseCall(stream, { code: 'connection-limit', message: 'expected one call a connection, got another' })
-        else this.#accept(stream, socket, raw, peer)
-        called = true
-      } else if (this.#options.health === undefined || !answerHealth(stream, path, this.#options.health)) {
-        refuseUnknownMethod(stream)
-      }
-    })
-  }
-
-  #accept(stream: ServerHttp2Stream, socket: TLSSocket, raw: Socket, peer: Peer): void {
-    stream.respond(responseHeaders, { waitForTrailers: true })
-    const codec = serverCodec(this.#options.method)
-    const connection = new GrpcConnection({ side: 'server', stream, socket, raw, peer, codec, limits: this.#limits })
-    if (this.#accepted.ended) connection.destroy()
-    else this.#accepted.push(connection)
   }
 }

@@ -59,10 +59,15 @@ export function reasonOf(trailers: IncomingHttpHeaders): CloseReason | undefined
   const name = typeof status === 'string' && /^[0-9]{1,2}$/.test(status) ? statusNames[Number(status)] : undefined
   const code = trailers['cloister-code']
   const message = trailers['grpc-message']
-  return {
-    code: typeof code === 'string' && /^[a-z][a-z0-9-]{0,63}$/.test(code) ? code : `grpc-${name ?? 'unknown'}`,
-    message: typeof message === 'string' ? printable(percentDecode(message)) : '',
-  }
+  return cleanReason(
+    typeof code === 'string' && /^[a-z][a-z0-9-]{0,63}$/.test(code) ? code : `grpc-${name ?? 'unknown'}`,
+    typeof message === 'string' ? percentDecode(message) : '',
+  )
+}
+
+/** One line without control characters, so that a peer cannot forge lines of a log or drive a terminal. */
+export function cleanReason(code: string, message = ''): CloseReason {
+  return { code, message: message.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '\ufffd').slice(0, maxMessageCharacters) }
 }
 
 /** Space to tilde stand for themselves, save the percent sign; all else as %XX of its UTF-8. */
@@ -88,9 +93,4 @@ export function percentDecode(text: string): string {
     }
   }
   return Buffer.from(bytes).toString('utf8')
-}
-
-/** One line without control characters, so that a peer cannot forge lines of a log or drive a terminal. */
-function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '�').slice(0, maxMessageCharacters)
 }

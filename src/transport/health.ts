@@ -6,7 +6,6 @@
 
 import { createServer, type ServerHttp2Stream } from 'node:http2'
 import { create } from '@bufbuild/protobuf'
-import { publicError } from '../errors.ts'
 import { bind } from './bind.ts'
 import { codec, methodPath } from './codec.ts'
 import {
@@ -20,7 +19,7 @@ import { refuseCall, refuseUnknownMethod, responseHeaders, verifyRequest } from 
 import { trailersOf } from './grpc-status.ts'
 import { http2Options } from './http2-options.ts'
 import { defaultLimits } from './limits.ts'
-import { TransportError } from './transport-error.ts'
+import { reasonFor, TransportError } from './transport-error.ts'
 
 const maxRequestBytes = 1024
 const messages = codec(HealthCheckResponseSchema, HealthCheckRequestSchema)
@@ -58,7 +57,7 @@ export function answerHealth(stream: ServerHttp2Stream, path: string, health: He
       requests.push(...decoder.push(chunk))
     } catch (error) {
       stream.removeAllListeners('data').resume()
-      refuseCall(stream, publicError(error))
+      refuseCall(stream, reasonFor(error))
     }
   })
   stream.once('end', () => {
@@ -72,7 +71,7 @@ export function answerHealth(stream: ServerHttp2Stream, path: string, health: He
       if (watching) answerWatch(stream, health, service)
       else answerCheck(stream, health, service)
     } catch (error) {
-      refuseCall(stream, publicError(error))
+      refuseCall(stream, reasonFor(error))
     }
   })
   return true

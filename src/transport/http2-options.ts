@@ -25,8 +25,3 @@ export function http2Options(limits: TransportLimits, maxConcurrentStreams = 0):
     },
   }
 }
-
-/** More than our own messages can ever queue; see fullDuplex. */
-export function maxQueuedBytes(limits: TransportLimits): number {
-  return limits.sendBufferBytes + 2 * limits.maxMessageBytes + 2 ** 20
-}

@@ -5,23 +5,23 @@
  * this: its kernel closes the socket.
  */
 import type { Http2Session } from 'node:http2'
-import type { Socket } from 'node:net'
 import type { TransportLimits } from './limits.ts'
 import { TransportError } from './transport-error.ts'
+import type { Wire } from './wire.ts'
 
 export function keepAlive(
   session: Http2Session,
-  raw: Socket,
+  wire: Wire,
   limits: Pick<TransportLimits, 'keepaliveIntervalMs' | 'keepaliveTimeoutMs'>,
 ): void {
   const { keepaliveIntervalMs, keepaliveTimeoutMs } = limits
   let timer: NodeJS.Timeout
-  let seen = raw.bytesRead
+  let seen = wire.bytesReceived
 
   const watch = () => {
     timer = setTimeout(() => {
-      if (raw.bytesRead === seen) return ping()
-      seen = raw.bytesRead
+      if (wire.bytesReceived === seen) return ping()
+      seen = wire.bytesReceived
       watch()
     }, keepaliveIntervalMs)
   }
@@ -36,13 +36,13 @@ export function keepAlive(
 
   const decide = () => {
     if (session.destroyed) return
-    if (raw.bytesRead === seen) {
+    if (wire.bytesReceived === seen) {
       const silentMs = keepaliveIntervalMs + keepaliveTimeoutMs
       session.destroy(new TransportError('connection-lost', `expected a sign of life within ${silentMs} ms, got none`))
-      raw.destroy()
+      wire.destroy()
       return
     }
-    seen = raw.bytesRead
+    seen = wire.bytesReceived
     watch()
   }
 

@@ -9,7 +9,9 @@ import type { Socket } from 'node:net'
 import { connect, createServer, type SecureContextOptions, type TLSSocket } from 'node:tls'
 import type { Credentials } from './connection.ts'
 import type { TransportLimits } from './limits.ts'
-import { TransportError, type TransportErrorCode } from './transport-error.ts'
+import { tellRefusal } from './refusal.ts'
+import { reasonFor, TransportError } from './transport-error.ts'
+import { within } from './within.ts'
 
 type Deadlines = Pick<TransportLimits, 'handshakeTimeoutMs' | 'authenticationTimeoutMs'>
 
@@ -20,13 +22,14 @@ export interface Authenticated<Peer> {
   readonly fingerprint: string
 }
 
-/** Whatever fails, `raw` is destroyed before this rejects. */
+/** Whatever fails, the peer is told why if it finished the handshake, and `raw` is destroyed before this rejects. `admit` has the last word. */
 export async function authenticateClient<Peer>(
   raw: Socket,
   credentials: Credentials<Peer>,
   deadlines: Deadlines,
+  admit: (fingerprint: string) => void = () => {},
 ): Promise<Authenticated<Peer>> {
-  return secure(raw, 'server', credentials, deadlines, (done, failed) => {
+  return secure(raw, 'server', credentials, deadlines, admit, (done, failed) => {
     // A server of its own for each handshake, which never listens: it takes the socket that we accepted and the
     // certificate of this moment.
     const server = createServer({ ...contextOf(credentials), requestCert: true, rejectUnauthorized: false })
@@ -41,13 +44,20 @@ export async function authenticateServer<Peer>(
   credentials: Credentials<Peer>,
   deadlines: Deadlines,
 ): Promise<Authenticated<Peer>> {
-  return secure(raw, 'client', credentials, deadlines, (done, failed) => {
-    const socket = connect({ ...contextOf(credentials), socket: raw, rejectUnauthorized: false }, () => {
-      socket.off('error', failed)
-      done(socket)
-    })
-    socket.once('error', failed)
-  })
+  return secure(
+    raw,
+    'client',
+    credentials,
+    deadlines,
+    () => {},
+    (done, failed) => {
+      const socket = connect({ ...contextOf(credentials), socket: raw, rejectUnauthorized: false }, () => {
+        socket.off('error', failed)
+        done(socket)
+      })
+      socket.once('error', failed)
+    },
+  )
 }
 
 function contextOf(credentials: Credentials<unknown>): SecureContextOptions & { ALPNProtocols: string[] } {
@@ -67,10 +77,12 @@ async function secure<Peer>(
   side: 'client' | 'server',
   credentials: Credentials<Peer>,
   { handshakeTimeoutMs, authenticationTimeoutMs }: Deadlines,
+  admit: (fingerprint: string) => void,
   handshake: (done: (socket: TLSSocket) => void, failed: (cause: Error) => void) => void,
 ): Promise<Authenticated<Peer>> {
+  let socket: TLSSocket | undefined
   try {
-    const socket = await within(handshakeTimeoutMs, 'handshake-timeout', 'a TLS handshake', () => {
+    socket = await within(handshakeTimeoutMs, 'handshake-timeout', 'a TLS handshake', () => {
       return new Promise<TLSSocket>((resolve, reject) => {
         const failed = (cause?: Error) => reject(handshakeFailure(cause))
         raw.once('close', () => failed())
@@ -81,13 +93,16 @@ async function secure<Peer>(
       })
     })
     const certificate = verifySession(socket)
+    const secured = { socket, certificate, side }
     const peer = await within(authenticationTimeoutMs, 'authentication-timeout', 'authentication', (signal, abort) => {
       const lost = new TransportError('authentication-failed', 'expected authentication, got the end of the connection')
-      socket.once('close', () => abort(lost))
-      return credentials.authenticate({ socket, certificate, side }, signal)
+      secured.socket.once('close', () => abort(lost))
+      return credentials.authenticate(secured, signal)
     })
+    admit(certificate.fingerprint256)
     return { socket, peer, fingerprint: certificate.fingerprint256 }
   } catch (error) {
+    if (side === 'server' && socket !== undefined) await tellRefusal(socket, reasonFor(error))
     raw.destroy()
     throw error
   }
@@ -117,27 +132,4 @@ function handshakeFailure(cause: Error | undefined): TransportError {
 /** OpenSSL's or the system's own code; its messages may quote the peer. */
 function codeOf(error: Error): string {
   return 'code' in error && typeof error.code === 'string' ? error.code : error.name
-}
-
-/** Settles by the deadline even when `run` heeds neither its signal nor an end of the socket. */
-export function within<T>(
-  timeoutMs: number,
-  code: TransportErrorCode,
-  what: string,
-  run: (signal: AbortSignal, abort: (error: TransportError) => void) => Promise<T>,
-): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const controller = new AbortController()
-    const abort = (error: TransportError) => {
-      clearTimeout(timer)
-      reject(error)
-      controller.abort(error)
-    }
-    const timer = setTimeout(() => {
-      abort(new TransportError(code, `expected ${what} within ${timeoutMs} ms, got none`))
-    }, timeoutMs)
-    run(controller.signal, abort)
-      .then(resolve, reject)
-      .finally(() => clearTimeout(timer))
-  })
 }

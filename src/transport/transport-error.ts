@@ -31,6 +31,12 @@ export interface CloseReason {
   readonly message: string
 }
 
+/** What a peer may know of an error of ours; of a bug, only that there is one. */
+export function reasonFor(error: unknown): CloseReason {
+  if (error instanceof CodedError) return { code: error.code, message: error.message }
+  return { code: 'internal', message: 'expected no bug on the other side, got one: see its log' }
+}
+
 export class TransportError extends CodedError<TransportErrorCode> {
   /** The peer's own words, when the code is `closed-by-peer`. */
   readonly peerReason: CloseReason | undefined
