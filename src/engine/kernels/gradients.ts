@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Gradients that TensorFlow.js 4.22 gets wrong without a word, put right for both engines. Importing this module is all
- * there is to do; gradients.test.ts holds each against finite differences.
+ * Gradients that TensorFlow.js 4.22 gets wrong without a word, or lacks, put right for both engines. Importing this module
+ * is all there is to do; gradients.test.ts holds each against finite differences.
  */
 import * as tf from '@tensorflow/tfjs'
 
@@ -78,4 +78,28 @@ mend('MirrorPad', (dy, x, { paddings, mode }) => {
     const tail = placed(part(before + size, after), size - after - skipped)
     return part(before, size).add(head).add(tail)
   }, dy)
+})
+
+/** Comparisons are constant wherever they have a derivative; TensorFlow.js knows so of GreaterEqual only. */
+for (const kernelName of ['Equal', 'NotEqual', 'Greater', 'Less', 'LessEqual'])
+  tf.registerGradient({
+    kernelName,
+    inputsToSave: ['a', 'b'],
+    gradFunc: (_, [a, b]) => ({ a: () => tf.zeros(a!.shape), b: () => tf.zeros(b!.shape) }),
+  })
+
+/** Transposed convolution in three dimensions: it is linear in both operands, and its backward kernels are known. */
+tf.registerGradient({
+  kernelName: 'Conv3DBackpropInputV2',
+  inputsToSave: ['dy', 'filter'],
+  gradFunc: (ddx, saved, { strides, pad }) => {
+    const [dy, filter] = saved as [tf.Tensor5D, tf.Tensor5D]
+    const placement = { strides: strides as number, pad: pad as 'same' | 'valid' }
+    const operands = { x: ddx as tf.Tensor, dy }
+    const attributes = { ...placement, filterShape: filter.shape }
+    return {
+      dy: () => tf.conv3d(ddx as tf.Tensor5D, filter, placement.strides, placement.pad),
+      filter: () => tf.engine().runKernel('Conv3DBackpropFilterV2', operands, attributes) as tf.Tensor,
+    }
+  },
 })
