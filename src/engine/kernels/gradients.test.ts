@@ -3,7 +3,9 @@
 import * as tf from '@tensorflow/tfjs'
 import { expect, test } from 'vitest'
 import { expectGradient } from '../../../test/finite-differences.ts'
-import './gradients.ts'
+import { mendGradients } from './gradients.ts'
+
+mendGradients()
 
 /** Values and weights without symmetry. */
 function uneven(shape: number[]): tf.Tensor {
