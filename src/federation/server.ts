@@ -92,6 +92,8 @@ export interface PendingUpdate extends Contribution {
   readonly answer: (outcome: PushOutcome) => void
 }
 
+type WorkerConnection<Peer> = Connection<Peer, ServerMessage, WorkerMessage>
+
 interface Session<Peer> {
   readonly remote: RemoteWorker<Peer>
   readonly worker: number
@@ -111,14 +113,16 @@ class Server<Peer> {
   readonly #sessions = new Map<number, Session<Peer>>()
   /** Were in training and are not any more. */
   readonly #lost = new Set<number>()
-  readonly #attending = new Set<Promise<void>>()
-  /** Refused, and not ended by the worker yet. */
-  readonly #ending = new Set<Connection<Peer, ServerMessage, WorkerMessage>>()
+  /** Every open connection and what is done on it. */
+  readonly #attending = new Map<WorkerConnection<Peer>, Promise<void>>()
+  /** Those of them that were admitted, also if they are being refused by now. */
+  readonly #admitted = new Set<WorkerConnection<Peer>>()
   readonly #evaluations = new Set<Evaluation>()
   /** In the strategy's hands or on their way there. */
   readonly #pending = new Set<PendingUpdate>()
   /** Final scores; rejects when the server can't go on. */
   readonly #scored = new Deferred<Scored>()
+  #over = false
   #turn: Promise<void> = Promise.resolve()
   #saving: Promise<void> | undefined
   #cancelReview = (): void => undefined
@@ -143,7 +147,9 @@ class Server<Peer> {
     if (this.#complete) this.#evaluate()
     try {
       const heldOut = await this.#scored.promise
-      await Promise.all(this.#attending)
+      this.#over = true
+      this.#hangUp((connection) => !this.#admitted.has(connection))
+      await Promise.all(this.#attending.values())
       const [version, seconds] = [model.version, (clock.now() - startedAt) / 1000]
       events({ kind: 'finished', steps: version, examples: this.#examples, seconds })
       const workers = [...this.#roster.values()].sort((a, b) => a.worker - b.worker)
@@ -153,9 +159,9 @@ class Server<Peer> {
       signal.removeEventListener('abort', stop)
       this.#cancelReview()
       this.#cancelGivingUp()
-      for (const { remote } of this.#sessions.values()) remote.connection.destroy()
-      for (const connection of this.#ending) connection.destroy()
-      await Promise.all([listener.close(), accepting, ...this.#attending])
+      this.#over = true
+      this.#hangUp(() => true)
+      await Promise.all([listener.close(), accepting, ...this.#attending.values()])
       await this.#turn
       for (const update of this.#pending) this.#settle(update, { dropped: stopping() })
       await this.#saving
@@ -166,16 +172,20 @@ class Server<Peer> {
   async #accept(): Promise<void> {
     try {
       for await (const connection of this.#options.listener.connections) {
-        const attending = this.#attend(connection).finally(() => this.#attending.delete(attending))
-        this.#attending.add(attending)
+        if (this.#over) connection.destroy()
+        else this.#attending.set(connection, this.#attend(connection))
       }
     } catch (error) {
       this.#scored.reject(error)
     }
   }
 
+  #hangUp(which: (connection: WorkerConnection<Peer>) => boolean): void {
+    for (const connection of this.#attending.keys()) if (which(connection)) connection.destroy()
+  }
+
   /** One connection from beginning to end; whatever happens on it ends it and nothing else. */
-  async #attend(connection: Connection<Peer, ServerMessage, WorkerMessage>): Promise<void> {
+  async #attend(connection: WorkerConnection<Peer>): Promise<void> {
     const { describe, events } = this.#options
     const remote = new RemoteWorker(connection)
     const { name } = describe(connection.peer)
@@ -186,21 +196,24 @@ class Server<Peer> {
       this.#dismiss(session, { kind: 'peer-left', peer: name, reason: 'finished' })
     } catch (thrown) {
       const error = publicError(thrown)
-      const reason = error.code === 'peer-lost' || error.code === 'worker-left' ? 'lost' : 'refused'
-      if (error.code === 'peer-lost') connection.destroy()
-      else if (error.code === 'worker-left') await remote.close()
-      else this.#refuse(remote, thrown)
+      const [isLost, hasLeft] = [error.code === 'peer-lost', error.code === 'worker-left']
+      const reason = isLost || hasLeft ? 'lost' : 'refused'
       if (session === undefined) events({ kind: 'peer-refused', address: name, error })
-      else if (this.#sessions.get(session.worker) !== session) {
-        events({ kind: 'peer-left', peer: name, reason: 'replaced' })
-      } else this.#dismiss(session, { kind: 'peer-left', peer: name, reason, error })
+      else if (this.#sessions.get(session.worker) === session) {
+        this.#dismiss(session, { kind: 'peer-left', peer: name, reason, error })
+      } else events({ kind: 'peer-left', peer: name, reason: 'replaced' })
+      if (isLost) connection.destroy()
+      else if (hasLeft) await remote.close()
+      else await remote.refuse(thrown)
     }
     events({ kind: 'traffic', peer: name, bytesSent: connection.bytesSent, bytesReceived: connection.bytesReceived })
+    this.#attending.delete(connection)
+    this.#admitted.delete(connection)
   }
 
   /** ① The connection proves who the worker is; its Hello says which job, data plan and shard it works on. */
   async #admit(remote: RemoteWorker<Peer>): Promise<Session<Peer>> {
-    const { clock, describe, events, job, limits, model } = this.#options
+    const { clock, describe, events, job, limits } = this.#options
     const late = new Deferred<never>()
     const cancel = clock.after(limits.helloMs, () => late.reject(helloLate(limits)))
     const hello = await Promise.race([remote.hello(), late.promise]).finally(cancel)
@@ -218,16 +231,17 @@ class Server<Peer> {
     this.#roster.set(worker, { worker, name, evidence, examples, dataSource })
     const session = { remote, worker: hello.worker, key: hello.session, expelled: new Deferred<never>() }
     this.#sessions.set(hello.worker, session)
+    this.#admitted.add(remote.connection)
     this.#lost.delete(hello.worker)
     this.#cancelGivingUp()
     inPlace?.remote.connection.destroy()
     events({ kind: 'peer-joined', peer: name, evidence })
-    await remote.welcome(model.manifest, model.version, job.totalUpdates)
     return session
   }
 
   async #train({ remote, worker }: Session<Peer>): Promise<void> {
     const { engine, job, model } = this.#options
+    await remote.welcome(model.manifest, model.version, job.totalUpdates)
     for (;;) {
       const evaluation = [...this.#evaluations].find(({ awaited }) => awaited.has(worker))
       if (evaluation !== undefined) {
@@ -291,13 +305,6 @@ class Server<Peer> {
     }
   }
 
-  /** Training does not wait for a worker that was refused to take notice. */
-  #refuse(remote: RemoteWorker<Peer>, error: unknown): void {
-    const { connection } = remote
-    this.#ending.add(connection)
-    void remote.refuse(error).then(() => this.#ending.delete(connection))
-  }
-
   #settle(update: PendingUpdate, outcome: PushOutcome): void {
     this.#pending.delete(update)
     update.values.release()
@@ -316,7 +323,7 @@ class Server<Peer> {
   }
 
   #review(): void {
-    this.#inTurn(() => this.#carryOut(this.#options.strategy.review(this.#situation())))
+    if (!this.#over) this.#inTurn(() => this.#carryOut(this.#options.strategy.review(this.#situation())))
   }
 
   #situation(): Situation {
