@@ -30,6 +30,7 @@ export interface LocalResult {
   readonly reason: 'complete' | 'stopped'
   readonly version: number
   readonly examples: number
+  /** To the last update: the final scores do not count. */
   readonly seconds: number
   /** Without examples when stopped. */
   readonly heldOut: Scored
@@ -38,11 +39,13 @@ export interface LocalResult {
 export async function trainLocally(options: LocalOptions): Promise<LocalResult> {
   const { model, training, totalUpdates, evaluateEvery, clock, events, signal } = options
   const startedAt = clock.now()
+  let lastUpdateAt = startedAt
   let examples = 0
   let heldOut: Scored = { examples: 0, scores: {} }
   try {
     while (model.version < totalUpdates && !signal.aborted) {
       examples += await update(options)
+      lastUpdateAt = clock.now()
       const due = evaluateEvery > 0 && model.version % evaluateEvery === 0
       if (!signal.aborted && (due || model.version === totalUpdates)) heldOut = await score(options)
     }
@@ -51,7 +54,7 @@ export async function trainLocally(options: LocalOptions): Promise<LocalResult> 
   } finally {
     await training.close()
   }
-  const seconds = (clock.now() - startedAt) / 1000
+  const seconds = (lastUpdateAt - startedAt) / 1000
   events({ kind: 'finished', steps: model.version, examples, seconds })
   const reason = model.version === totalUpdates ? 'complete' : 'stopped'
   return { reason, version: model.version, examples, seconds, heldOut }

@@ -78,6 +78,7 @@ export interface ServerResult {
   readonly version: number
   /** Examples in applied updates. */
   readonly examples: number
+  /** From the first assignment to the last update. */
   readonly seconds: number
   /** Over the held-out examples of all workers; without examples when stopped or when no worker was left to score. */
   readonly heldOut: Scored
@@ -102,6 +103,8 @@ export interface PendingUpdate extends Contribution {
   readonly answer: (outcome: PushOutcome) => void
 }
 
+type WorkerConnection<Peer> = Connection<Peer, ServerMessage, WorkerMessage>
+
 interface Session<Peer> {
   readonly remote: RemoteWorker<Peer>
   readonly worker: number
@@ -122,19 +125,24 @@ class Server<Peer> {
   readonly #sessions = new Map<number, Session<Peer>>()
   /** Were in training and are not any more. */
   readonly #lost = new Set<number>()
-  readonly #attending = new Set<Promise<void>>()
-  /** Refused, and not ended by the worker yet. */
-  readonly #ending = new Set<Connection<Peer, ServerMessage, WorkerMessage>>()
+  /** Every open connection and what is done on it. */
+  readonly #attending = new Map<WorkerConnection<Peer>, Promise<void>>()
+  /** Those of them that were admitted, also if they are being refused by now. */
+  readonly #admitted = new Set<WorkerConnection<Peer>>()
   readonly #evaluations = new Set<Evaluation>()
   /** In the strategy's hands or on their way there. */
   readonly #pending = new Set<PendingUpdate>()
   /** Final scores; rejects when the server can't go on. */
   readonly #scored = new Deferred<Scored>()
+  #over = false
   #turn: Promise<void> = Promise.resolve()
   #saving: Promise<void> | undefined
   #cancelReview = (): void => undefined
   #cancelGivingUp = (): void => undefined
   #examples = 0
+  /** Training begins with the first assignment and ends with the last update: neither waiting for workers nor the final scores count. */
+  #trainingSince: number | undefined
+  #lastUpdateAt = 0
   /** The first worker's; the server sees no data and cannot make a plan of its own. */
   #planDigest: Uint8Array | undefined
   readonly #roster = new Map<number, WorkerSummary>()
@@ -145,7 +153,6 @@ class Server<Peer> {
 
   async run(): Promise<ServerResult> {
     const { listener, model, clock, events, signal } = this.#options
-    const startedAt = clock.now()
     const stop = (): void => this.#stop()
     signal.addEventListener('abort', stop)
     if (signal.aborted) stop()
@@ -154,8 +161,11 @@ class Server<Peer> {
     if (this.#complete) this.#evaluate()
     try {
       const heldOut = await this.#scored.promise
-      await Promise.all(this.#attending)
-      const [version, seconds] = [model.version, (clock.now() - startedAt) / 1000]
+      this.#over = true
+      this.#hangUp((connection) => !this.#admitted.has(connection))
+      await Promise.all(this.#attending.values())
+      const version = model.version
+      const seconds = (this.#lastUpdateAt - (this.#trainingSince ?? this.#lastUpdateAt)) / 1000
       events({ kind: 'finished', steps: version, examples: this.#examples, seconds })
       const workers = [...this.#roster.values()].sort((a, b) => a.worker - b.worker)
       const reason = this.#complete ? 'complete' : 'stopped'
@@ -164,9 +174,9 @@ class Server<Peer> {
       signal.removeEventListener('abort', stop)
       this.#cancelReview()
       this.#cancelGivingUp()
-      for (const { remote } of this.#sessions.values()) remote.connection.destroy()
-      for (const connection of this.#ending) connection.destroy()
-      await Promise.all([listener.close(), accepting, ...this.#attending])
+      this.#over = true
+      this.#hangUp(() => true)
+      await Promise.all([listener.close(), accepting, ...this.#attending.values()])
       await this.#turn
       for (const update of this.#pending) this.#settle(update, { dropped: stopping() })
       await this.#saving
@@ -177,16 +187,20 @@ class Server<Peer> {
   async #accept(): Promise<void> {
     try {
       for await (const connection of this.#options.listener.connections) {
-        const attending = this.#attend(connection).finally(() => this.#attending.delete(attending))
-        this.#attending.add(attending)
+        if (this.#over) connection.destroy()
+        else this.#attending.set(connection, this.#attend(connection))
       }
     } catch (error) {
       this.#scored.reject(error)
     }
   }
 
+  #hangUp(which: (connection: WorkerConnection<Peer>) => boolean): void {
+    for (const connection of this.#attending.keys()) if (which(connection)) connection.destroy()
+  }
+
   /** One connection from beginning to end; whatever happens on it ends it and nothing else. */
-  async #attend(connection: Connection<Peer, ServerMessage, WorkerMessage>): Promise<void> {
+  async #attend(connection: WorkerConnection<Peer>): Promise<void> {
     const { describe, events } = this.#options
     const remote = new RemoteWorker(connection)
     let { name } = describe(connection.peer)
@@ -198,21 +212,24 @@ class Server<Peer> {
       this.#dismiss(session, { kind: 'peer-left', peer: name, reason: 'finished' })
     } catch (thrown) {
       const error = publicError(thrown)
-      const reason = error.code === 'peer-lost' || error.code === 'worker-left' ? 'lost' : 'refused'
-      if (error.code === 'peer-lost') connection.destroy()
-      else if (error.code === 'worker-left') await remote.close()
-      else this.#refuse(remote, thrown)
+      const [isLost, hasLeft] = [error.code === 'peer-lost', error.code === 'worker-left']
+      const reason = isLost || hasLeft ? 'lost' : 'refused'
       if (session === undefined) events({ kind: 'peer-refused', address: name, error })
-      else if (this.#sessions.get(session.worker) !== session) {
-        events({ kind: 'peer-left', peer: name, reason: 'replaced' })
-      } else this.#dismiss(session, { kind: 'peer-left', peer: name, reason, error })
+      else if (this.#sessions.get(session.worker) === session) {
+        this.#dismiss(session, { kind: 'peer-left', peer: name, reason, error })
+      } else events({ kind: 'peer-left', peer: name, reason: 'replaced' })
+      if (isLost) connection.destroy()
+      else if (hasLeft) await remote.close()
+      else await remote.refuse(thrown)
     }
     events({ kind: 'traffic', peer: name, bytesSent: connection.bytesSent, bytesReceived: connection.bytesReceived })
+    this.#attending.delete(connection)
+    this.#admitted.delete(connection)
   }
 
   /** ① The connection proves who the worker is; its Hello says which job, data plan and shard it works on. */
   async #admit(remote: RemoteWorker<Peer>): Promise<Session<Peer>> {
-    const { clock, describe, events, job, limits, model } = this.#options
+    const { clock, describe, events, job, limits } = this.#options
     const late = new Deferred<never>()
     const cancel = clock.after(limits.helloMs, () => late.reject(helloLate(limits)))
     const hello = await Promise.race([remote.hello(), late.promise]).finally(cancel)
@@ -234,16 +251,17 @@ class Server<Peer> {
     if (withdrawn?.aborted) expel()
     withdrawn?.addEventListener('abort', expel)
     this.#sessions.set(worker, session)
+    this.#admitted.add(remote.connection)
     this.#lost.delete(worker)
     this.#cancelGivingUp()
     inPlace?.remote.connection.destroy()
     events({ kind: 'peer-joined', peer: name, evidence })
-    await remote.welcome(model.manifest, model.version, job.totalUpdates)
     return session
   }
 
   async #train({ remote, worker }: Session<Peer>): Promise<void> {
     const { engine, job, model } = this.#options
+    await remote.welcome(model.manifest, model.version, job.totalUpdates)
     for (;;) {
       const evaluation = [...this.#evaluations].find(({ awaited }) => awaited.has(worker))
       if (evaluation !== undefined) {
@@ -252,6 +270,7 @@ class Server<Peer> {
         continue
       }
       if (this.#complete) break
+      this.#trainingSince ??= clock.now()
       const snapshot = model.snapshot()
       await remote.assign('train', snapshot).finally(snapshot.release) // ⑤ at once if asynchronous, at round's end if not
       const rules = { assignedVersion: snapshot.version, batchSize: job.batchSize }
@@ -285,6 +304,7 @@ class Server<Peer> {
       const learningRate = schedule(version) * rateFactor
       const startedAt = clock.now()
       await model.apply(contributions, learningRate)
+      this.#lastUpdateAt = clock.now()
       const examples = contributions.reduce((sum, update) => sum + update.examples, 0)
       this.#examples += examples
       events({
@@ -294,7 +314,7 @@ class Server<Peer> {
         learningRate,
         staleness: Math.max(...contributions.map(({ baseVersion }) => version - baseVersion)),
         contributions: contributions.length,
-        applyMs: clock.now() - startedAt,
+        applyMs: this.#lastUpdateAt - startedAt,
       })
       const due = (every: number): boolean => every > 0 && model.version % every === 0
       if (this.#complete || due(job.evaluateEvery)) this.#evaluate()
@@ -305,13 +325,6 @@ class Server<Peer> {
     if (strategy.dueAt !== undefined) {
       this.#cancelReview = clock.after(Math.max(0, strategy.dueAt - clock.now()), () => this.#review())
     }
-  }
-
-  /** Training does not wait for a worker that was refused to take notice. */
-  #refuse(remote: RemoteWorker<Peer>, error: unknown): void {
-    const { connection } = remote
-    this.#ending.add(connection)
-    void remote.refuse(error).then(() => this.#ending.delete(connection))
   }
 
   #settle(update: PendingUpdate, outcome: PushOutcome): void {
@@ -332,7 +345,7 @@ class Server<Peer> {
   }
 
   #review(): void {
-    this.#inTurn(() => this.#carryOut(this.#options.strategy.review(this.#situation())))
+    if (!this.#over) this.#inTurn(() => this.#carryOut(this.#options.strategy.review(this.#situation())))
   }
 
   #situation(): Situation {

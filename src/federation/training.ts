@@ -4,40 +4,18 @@
  * through the compiled step, and sums over its share of the held-out examples.
  */
 import assert from 'node:assert/strict'
-import type { EngineTensor, HostTensor } from '../engine/engine.ts'
+import type { HostTensor } from '../engine/engine.ts'
+import type { EvaluationStep, TrainingStep } from '../engine/step.ts'
 import { addSums, type Scores } from './evaluation.ts'
 import type { Manifest } from './manifest.ts'
 
 export type Batch = Readonly<Record<string, HostTensor>>
 export type Parameters = ReadonlyMap<string, HostTensor>
 
-/** What is used of engine/step.ts. */
-export interface TrainingStep {
-  run(
-    parameters: Parameters,
-    batch: Batch,
-    seed: readonly [number, number],
-    options?: { readonly signal?: AbortSignal },
-  ): Promise<StepResult>
-}
-
-export interface StepResult {
-  readonly loss: number
-  readonly metrics: Readonly<Record<string, number>>
-  readonly gradients: ReadonlyMap<string, EngineTensor>
-  /** New values of statistic variables. */
-  readonly statistics: ReadonlyMap<string, EngineTensor>
-  dispose(): void
-}
-
-export interface EvaluationStep {
-  run(parameters: Parameters, batch: Batch): Promise<Record<string, number>>
-}
-
 export interface TrainingOptions {
   readonly manifest: Manifest
-  readonly step: TrainingStep
-  readonly evaluation: EvaluationStep
+  readonly step: Pick<TrainingStep, 'run'>
+  readonly evaluation: Pick<EvaluationStep, 'run'>
   /** Endless. */
   readonly batches: AsyncIterable<Batch>
   /** This party's share of the held-out examples, from the start at each call. */

@@ -5,7 +5,7 @@
 import * as tf from '@tensorflow/tfjs'
 import type { Engine, HostTensor } from '../../src/engine/engine.ts'
 import { type Manifest, manifestOf } from '../../src/federation/manifest.ts'
-import type { Batch, EvaluationStep, TrainingStep } from '../../src/federation/training.ts'
+import type { Batch, TrainingOptions } from '../../src/federation/training.ts'
 
 export const features = 4
 export const classes = 3
@@ -48,7 +48,7 @@ function losses(labels: tf.Tensor, scores: tf.Tensor2D): tf.Tensor {
 export function linearStep(
   engine: Engine,
   batchSize: number,
-): TrainingStep & { readonly seeds: (readonly number[])[] } {
+): TrainingOptions['step'] & { readonly seeds: (readonly number[])[] } {
   const program = engine.compile({
     name: 'linear-training',
     inputs: { ...parameterSignature, ...batchSignature(batchSize) },
@@ -83,7 +83,7 @@ export function linearStep(
   }
 }
 
-export function linearEvaluation(engine: Engine, batchSize: number): EvaluationStep {
+export function linearEvaluation(engine: Engine, batchSize: number): TrainingOptions['evaluation'] {
   const program = engine.compile({
     name: 'linear-evaluation',
     inputs: { ...parameterSignature, ...batchSignature(batchSize) },

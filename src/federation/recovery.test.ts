@@ -1,0 +1,348 @@
+/** Workers and servers that die, hang, come back or are stopped, over the in-memory transport. */
+import { afterAll, describe, expect, test } from 'vitest'
+import { FakeClock } from '../../test/support/fake-clock.ts'
+import {
+  allOf,
+  batchSize,
+  connectTo,
+  helloOf,
+  kinds,
+  linearModel,
+  linearTraining,
+  type RunningServer,
+  type SavedModel,
+  startServer,
+  startWorker,
+  type WorkerConnection,
+} from '../../test/support/federation.ts'
+import { linearBatches, linearManifest } from '../../test/support/linear-training.ts'
+import { createJavascriptEngine } from '../engine/javascript.ts'
+import { Deferred } from './deferred.ts'
+import { RemoteServer } from './protocol/remote-server.ts'
+import type { PendingUpdate } from './server.ts'
+import { asynchronous } from './strategies/asynchronous.ts'
+import type { Training } from './training.ts'
+
+const engine = createJavascriptEngine()
+afterAll(() => engine.close())
+
+/** Training whose step number `step` (from 0) waits for `gate`, after telling `reached`. */
+function heldAt(step: number, party: number, gate: Promise<unknown>, reached: () => void): Training {
+  async function* batches() {
+    let next = 0
+    for await (const batch of linearBatches(batchSize, party, 2)) {
+      if (next++ === step) {
+        reached()
+        await gate
+      }
+      yield batch
+    }
+  }
+  return linearTraining(engine, party, 2, { batches: batches() })
+}
+
+/** Connects worker 1 and keeps hold of its connections, to cut them. */
+function cuttable(server: RunningServer) {
+  const connections: WorkerConnection[] = []
+  return {
+    connections,
+    async connect() {
+      const connection = await connectTo(server.wire, { name: 'worker 1' })
+      connections.push(connection)
+      return connection
+    },
+  }
+}
+
+const never = new Promise<never>(() => undefined)
+
+describe('a worker that dies', () => {
+  test.each([
+    ['synchronous', allOf(2)],
+    ['asynchronous', asynchronous<PendingUpdate>({ stalenessExponent: 0 })],
+  ])('%s: it is noticed, and the other finishes', async (_, strategy) => {
+    const server = startServer(engine, { job: { totalUpdates: 8 }, strategy })
+    const { connect, connections } = cuttable(server)
+    const dying = startWorker(engine, () => server.wire, 1, {
+      connect: async () => {
+        if (connections.length > 0) return await never
+        return await connect()
+      },
+      training: heldAt(2, 1, never, () => connections[0]!.destroy()),
+    })
+    const other = startWorker(engine, () => server.wire, 0)
+    expect(await server.result).toMatchObject({ reason: 'complete', version: 8, heldOut: { examples: 12 } })
+    expect(await other.result).toMatchObject({ reason: 'complete' })
+    expect(kinds(server.events, 'peer-left')[0]).toMatchObject({ peer: 'worker 1', reason: 'lost' })
+    dying.stop.abort()
+  })
+
+  test('a synchronous round that waits for it only closes at once, with what is there', async () => {
+    const server = startServer(engine, { job: { totalUpdates: 3 } })
+    const { connect, connections } = cuttable(server)
+    const pushed = new Deferred<void>()
+    startWorker(engine, () => server.wire, 1, {
+      connect: () => (connections.length > 0 ? never : connect()),
+      training: heldAt(1, 1, never, () => pushed.resolve()),
+    })
+    const other = startWorker(engine, () => server.wire, 0, {
+      events: ({ kind }) => {
+        // Its second push is with the server soon; worker 1 never sends its own.
+        if (kind === 'step') void pushed.promise.then(() => setImmediate(() => connections[0]!.destroy()))
+      },
+    })
+    expect(await other.result).toMatchObject({ reason: 'complete' })
+    expect(kinds(server.events, 'update').map(({ contributions }) => contributions)).toEqual([2, 1, 1])
+  })
+
+  test('below the minimum the others wait until it is back', async () => {
+    const server = startServer(engine, { job: { totalUpdates: 4 }, strategy: allOf(2, { minimumWorkers: 2 }) })
+    const { connect, connections } = cuttable(server)
+    const worker = startWorker(engine, () => server.wire, 1, {
+      connect,
+      training: heldAt(2, 1, Promise.resolve(), () => connections[0]!.destroy()),
+    })
+    const other = startWorker(engine, () => server.wire, 0)
+    await Promise.all([server.result, worker.result, other.result])
+    expect(kinds(server.events, 'update').map(({ contributions }) => contributions)).toEqual([2, 2, 2, 2])
+    expect(connections.length).toBe(2)
+    expect(kinds(worker.events, 'connection-lost')).toMatchObject([{ attempt: 1, error: { code: 'peer-lost' } }])
+    const seen = server.events.filter(({ kind }) => kind === 'peer-joined' || kind === 'peer-left')
+    const ofWorker1 = seen.filter((event) => 'peer' in event && event.peer === 'worker 1').map(({ kind }) => kind)
+    expect(ofWorker1).toEqual(['peer-joined', 'peer-left', 'peer-joined', 'peer-left'])
+  })
+
+  test('and comes back before that was noticed takes its own place', async () => {
+    const server = startServer(engine, { job: { workers: 1, totalUpdates: 2 }, strategy: allOf(1) })
+    const stale = await connectTo(server.wire, { name: 'stale' })
+    const targets = linearManifest.map(({ elements }) => new Float32Array(elements))
+    const remote = new RemoteServer(stale, linearManifest, targets)
+    await remote.join(helloOf(0))
+    await remote.assignment()
+    const worker = startWorker(engine, () => server.wire, 0, { training: linearTraining(engine) })
+    expect(await worker.result).toMatchObject({ reason: 'complete', steps: 2 })
+    await expect(remote.assignment()).rejects.toMatchObject({ code: 'peer-lost' })
+    await server.result
+    expect(kinds(server.events, 'peer-left').map(({ peer, reason }) => [peer, reason])).toEqual([
+      ['stale', 'replaced'],
+      ['worker 0', 'finished'],
+    ])
+  })
+})
+
+describe('a server that dies', () => {
+  test('orderly: workers wait, join its successor and go on from what it saved', async () => {
+    const first = startServer(engine, {
+      job: { totalUpdates: 6 },
+      events: (event) => {
+        if (event.kind === 'update' && event.step === 3) first.stop.abort()
+      },
+    })
+    let current = first
+    const workers = [0, 1].map((index) => startWorker(engine, () => current.wire, index))
+    expect(await first.result).toMatchObject({ reason: 'stopped', heldOut: { examples: 0 } })
+    const saved = first.saved.at(-1)!
+    expect(saved.version).toBe(3)
+    current = startServer(engine, { job: { totalUpdates: 6 }, model: linearModel(engine, resumed(saved)) })
+    const results = await Promise.all(workers.map((worker) => worker.result))
+    expect(results).toMatchObject([{ reason: 'complete' }, { reason: 'complete' }])
+    expect(await current.result).toMatchObject({ reason: 'complete', version: 6, heldOut: { examples: 24 } })
+    expect(kinds(current.events, 'update').map(({ step }) => step)).toEqual([4, 5, 6])
+    for (const { events } of workers) expect(kinds(events, 'connection-lost').length).toBeGreaterThan(0)
+  })
+
+  test('without a word: likewise, from the last save on the way', async () => {
+    const connections: WorkerConnection[] = []
+    const first = startServer(engine, {
+      job: { totalUpdates: 1_000, saveEvery: 1 },
+      events: (event) => {
+        if (event.kind !== 'update' || event.step !== 3) return
+        const model = linearModel(engine, resumed(first.saved.at(-1)!))
+        current = startServer(engine, { job: { totalUpdates: 6 }, model })
+        for (const connection of connections) connection.destroy()
+      },
+    })
+    let current = first
+    const workers = [0, 1].map((index) =>
+      startWorker(engine, () => current.wire, index, {
+        async connect() {
+          const connection = await connectTo(current.wire, { name: `worker ${index}` })
+          connections.push(connection)
+          return connection
+        },
+      }),
+    )
+    const results = await Promise.all(workers.map((worker) => worker.result))
+    expect(results).toMatchObject([{ reason: 'complete' }, { reason: 'complete' }])
+    expect(await current.result).toMatchObject({ reason: 'complete', version: 6, heldOut: { examples: 24 } })
+    expect(kinds(current.events, 'update')[0]!.step).toBeGreaterThan(1)
+    first.stop.abort()
+    await first.result
+  })
+
+  function resumed({ version, values }: SavedModel) {
+    return {
+      version,
+      values: new Map(Object.entries(values).map(([name, value]) => [name, Float32Array.from(value)])),
+    }
+  }
+
+  test('for longer than stated: workers try ever less often, then give up', async () => {
+    const clock = new FakeClock()
+    const refused = new Error('connection refused')
+    const worker = startWorker(engine, () => expect.fail(), 0, {
+      clock,
+      reconnectForMs: 20_000,
+      connect: () => Promise.reject(refused),
+    })
+    let ended = false
+    const done = worker.result
+      .catch((error: Error) => error)
+      .finally(() => {
+        ended = true
+      })
+    while (!ended) {
+      await new Promise(setImmediate)
+      if (clock.alarms > 0) clock.advance(250)
+    }
+    expect(await done).toMatchObject({ code: 'server-unreachable', cause: { cause: refused } })
+    const waits = kinds(worker.events, 'connection-lost').map(({ retryInMs }) => retryInMs)
+    expect(waits).toEqual([250, 500, 1000, 2000, 4000, 5000, 5000, 2250])
+    expect(clock.now()).toBe(20_000)
+  })
+
+  test('a failure that no other attempt would mend ends the worker at once', async () => {
+    const unacceptable = new Error('measurement differs')
+    const worker = startWorker(engine, () => expect.fail(), 0, {
+      connect: () => Promise.reject(unacceptable),
+      mayRetry: (error) => error !== unacceptable,
+    })
+    await expect(worker.result).rejects.toBe(unacceptable)
+    expect(kinds(worker.events, 'connection-lost')).toEqual([])
+  })
+})
+
+describe('stopped by a signal', () => {
+  test('a worker leaves with a reason, and the others go on', async () => {
+    const server = startServer(engine, { job: { totalUpdates: 5 } })
+    const leaving = startWorker(engine, () => server.wire, 1, {
+      training: heldAt(2, 1, Promise.resolve(), () => leaving.stop.abort()),
+    })
+    const other = startWorker(engine, () => server.wire, 0)
+    expect(await leaving.result).toMatchObject({ reason: 'stopped' })
+    expect(await other.result).toMatchObject({ reason: 'complete' })
+    expect(await server.result).toMatchObject({ version: 5 })
+    expect(kinds(server.events, 'peer-left')[0]).toMatchObject({
+      peer: 'worker 1',
+      error: { code: 'worker-left', message: expect.stringContaining('stopped') },
+    })
+  })
+
+  test('a worker that waits for a server ends at once', async () => {
+    const worker = startWorker(engine, () => expect.fail(), 0, {
+      connect: () => Promise.reject(new Error('refused')),
+      reconnectForMs: 1e9,
+      events: ({ kind }) => {
+        if (kind === 'connection-lost') worker.stop.abort()
+      },
+    })
+    expect(await worker.result).toMatchObject({ reason: 'stopped', steps: 0 })
+  })
+
+  test('a server saves what was learnt, also before any worker came', async () => {
+    const server = startServer(engine)
+    server.stop.abort()
+    expect(await server.result).toMatchObject({ reason: 'stopped', version: 0 })
+    expect(server.saved.map(({ version }) => version)).toEqual([0])
+  })
+})
+
+describe('deadlines, on a clock that the test moves', () => {
+  async function until(condition: () => boolean): Promise<void> {
+    while (!condition()) await new Promise(setImmediate)
+  }
+
+  test('a round closes without the straggler, whose late push is dropped with a reason', async () => {
+    const [clock, gate] = [new FakeClock(), new Deferred<void>()]
+    const server = startServer(engine, {
+      clock,
+      limits: { withoutWorkersMs: 1e9 },
+      job: { totalUpdates: 3 },
+      strategy: allOf(2, { deadlineMs: 4_000 }),
+      events: (event) => {
+        if (event.kind === 'update' && event.step === 2) gate.resolve()
+      },
+    })
+    const slow = startWorker(engine, () => server.wire, 1, { training: heldAt(1, 1, gate.promise, () => undefined) })
+    const fast = startWorker(engine, () => server.wire, 0)
+    await until(() => kinds(server.events, 'update').length === 1)
+    // Round 2: the fast worker's push starts the deadline (the other two alarms are gone by then).
+    await until(() => clock.alarms > 0)
+    clock.advance(3_999)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    expect(kinds(server.events, 'update').length).toBe(1)
+    clock.advance(1)
+    await Promise.all([server.result, slow.result, fast.result])
+    expect(kinds(server.events, 'update').map(({ contributions }) => contributions)).toEqual([2, 1, 2])
+    expect(kinds(server.events, 'update-refused')).toMatchObject([{ worker: 1, error: { code: 'push-late' } }])
+    expect(kinds(slow.events, 'update-refused')).toMatchObject([{ step: 1, error: { code: 'push-late' } }])
+  })
+
+  test('N of M takes the first N', async () => {
+    const gate = new Deferred<void>()
+    const server = startServer(engine, {
+      job: { workers: 3, totalUpdates: 4 },
+      strategy: allOf(2, { minimumWorkers: 2 }),
+      events: (event) => {
+        if (event.kind === 'update' && event.step === 3) gate.resolve()
+      },
+    })
+    const workers = [0, 1, 2].map((index) =>
+      startWorker(engine, () => server.wire, index, {
+        training: index === 2 ? heldAt(0, 2, gate.promise, () => undefined) : linearTraining(engine, index, 3),
+      }),
+    )
+    await Promise.all([server.result, ...workers.map(({ result }) => result)])
+    expect(kinds(server.events, 'update').map(({ contributions }) => contributions)).toEqual([2, 2, 2, 2])
+    expect(kinds(workers[2]!.events, 'update-refused')[0]).toMatchObject({ step: 0, error: { code: 'push-late' } })
+  })
+
+  test('without any worker for too long the server gives up, and saves', async () => {
+    const clock = new FakeClock()
+    const server = startServer(engine, { clock, limits: { withoutWorkersMs: 60_000 } })
+    clock.advance(60_000)
+    await expect(server.result).rejects.toMatchObject({ code: 'workers-gone' })
+    expect(server.saved.map(({ version }) => version)).toEqual([0])
+  })
+
+  test('a worker that does not score in time is refused, and the scores are those of the others', async () => {
+    const clock = new FakeClock()
+    const scored = new Deferred<void>()
+    const server = startServer(engine, {
+      clock,
+      limits: { evaluationMs: 30_000, withoutWorkersMs: 1e9 },
+      job: { totalUpdates: 2, evaluateEvery: 1 },
+    })
+    const stuck = startWorker(engine, () => server.wire, 1, {
+      training: linearTraining(engine, 1, 2, {
+        heldOut: async function* () {
+          yield await never
+        },
+      }),
+    })
+    // Worker 0 is given its second step when its scores are there.
+    const training = heldAt(1, 0, Promise.resolve(), () => scored.resolve())
+    const other = startWorker(engine, () => server.wire, 0, { training })
+    await scored.promise
+    clock.advance(30_000)
+    expect(await server.result).toMatchObject({ reason: 'complete', heldOut: { examples: 12 } })
+    expect(await other.result).toMatchObject({ reason: 'complete' })
+    expect(kinds(server.events, 'evaluation').map(({ step, examples }) => [step, examples])).toEqual([
+      [1, 12],
+      [2, 12],
+    ])
+    const left = kinds(server.events, 'peer-left').find(({ peer }) => peer === 'worker 1')
+    expect(left).toMatchObject({ reason: 'refused', error: { code: 'scores-late' } })
+    stuck.stop.abort()
+  })
+})
