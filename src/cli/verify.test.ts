@@ -1,9 +1,13 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createServer } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { forge, now } from '../../test/attestation-pki.ts'
 import { codeOf } from '../../test/code-of.ts'
+import { requires, sharedDirectory } from '../../test/requirements.ts'
+import { createAttestedIdentity } from '../ratls/certificate.ts'
 import { encodePem } from '../x509/pem.ts'
 import type { Judgement } from './judgement.ts'
 import { check, init, strictPolicy, weaknesses } from './policy.ts'
@@ -33,7 +37,7 @@ afterAll(() => rmSync(cwd, { recursive: true }))
 async function run(subject: string, options: Partial<VerifyOptions>, lookUp?: LookUpCollateral) {
   let output = ''
   const stdout = { write: (text: string) => (output += text) }
-  const context = { cwd, stdout, now: () => new Date(now) }
+  const context = { cwd, stdout, now: () => new Date(now), signal: new AbortController().signal }
   const given = { policy: 'policy.json', collateral: 'collateral.json', json: true, ...options }
   const status = await verify(context, given, subject, lookUp)
   return { status, output, judgement: given.json ? (JSON.parse(output) as Judgement) : undefined }
@@ -130,7 +134,12 @@ describe('cloister verify', () => {
 
   test('without a bundle a PCCS is asked, or says why not', async () => {
     const { collateral: _, ...rest } = { collateral: '', policy: 'policy.json', json: true }
-    const context = (write: (text: string) => void) => ({ cwd, stdout: { write }, now: () => new Date(now) })
+    const context = (write: (text: string) => void) => ({
+      cwd,
+      stdout: { write },
+      now: () => new Date(now),
+      signal: new AbortController().signal,
+    })
     let text = ''
     const asked = await verify(
       context((it) => (text += it)),
@@ -158,6 +167,89 @@ describe('cloister verify', () => {
     expect(output).toContain('REFUSED\n  measurement-mismatch: Expected MRENCLAVE self (unknown outside of an enclave)')
     expect(output).toContain(`MRENCLAVE   ${code}`)
     expect(output).toContain('TCB         UpToDate (platform UpToDate, quoting enclave UpToDate), evaluation 19')
+  })
+})
+
+describe('cloister verify, certificates', () => {
+  const identity = () =>
+    createAttestedIdentity({
+      quote: async (reportData) => forge((plan) => (plan.report.reportData = Buffer.from(reportData))).quote,
+      now,
+      lifetimeMs: 3_600_000,
+    })
+
+  test('in PEM and DER, and what is wrong with one', async () => {
+    const { certificate } = await identity()
+    const der = Buffer.from(certificate.replace(/-----.*-----/g, ''), 'base64')
+    writeFileSync(join(cwd, 'peer.pem'), certificate)
+    writeFileSync(join(cwd, 'peer.der'), der)
+    writeFileSync(join(cwd, 'two.pem'), certificate + certificate)
+    der[der.length - 1]! ^= 1
+    writeFileSync(join(cwd, 'flipped.der'), der)
+    expect((await run('peer.pem', {})).status).toBe(0)
+    expect((await run('peer.der', {})).status).toBe(0)
+    const expired = await run('peer.pem', { at: '2026-11-01T01:00:01Z' })
+    expect([expired.status, reasons(expired.judgement)]).toEqual([1, ['ratls-certificate-expired']])
+    expect(expired.judgement?.tcbStatus).toBe('UpToDate')
+    for (const subject of ['two.pem', 'flipped.der', 'root.der']) {
+      const { status, judgement } = await run(subject, {})
+      expect([subject, status, judgement?.tcbStatus]).toEqual([subject, 1, null])
+    }
+  })
+
+  test('from a peer that asks for a certificate of ours, and from none', async () => {
+    const { certificate: cert, privateKey: key } = await identity()
+    const server = createServer({ cert, key, requestCert: true, rejectUnauthorized: false, minVersion: 'TLSv1.3' })
+    server.on('tlsClientError', () => {})
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as AddressInfo
+    const found = await run(`127.0.0.1:${port}`, {})
+    expect([found.status, found.judgement?.measurements?.mrEnclave]).toEqual([0, code])
+    await new Promise((resolve) => server.close(resolve))
+    const gone = await run(`127.0.0.1:${port}`, {})
+    expect([gone.status, reasons(gone.judgement)]).toEqual([2, ['verify-peer-unreachable']])
+  })
+
+  requires('attestation-vectors').describe('of other implementations', () => {
+    const vectors = join(sharedDirectory, 'attestation-vectors')
+    const interop = (file: string, collateral: string, at: number) =>
+      run(join(vectors, 'ccc-interop-ratls', file), {
+        policy: join(cwd, 'lenient.json'),
+        collateral: join(vectors, collateral),
+        at: `${at}`,
+      })
+    beforeAll(() => {
+      const policy = {
+        ...strictPolicy('intel', ['self']),
+        enclave: { mrEnclave: ['self'] },
+        attributes: { allowDebug: true, allowProvisioningKeys: false },
+        tcb: { acceptedStatuses: ['OutOfDate'], acceptedAdvisories: 'any', minimumEvaluationNumber: 17 },
+      }
+      writeFileSync(join(cwd, 'lenient.json'), JSON.stringify(policy))
+    })
+    // Their MRENCLAVEs are nobody's policy here: that is all that speaks against Gramine's.
+    test('Gramine', async () => {
+      const { judgement } = await interop(
+        'gramine-cert.pem',
+        'ccc-interop-ratls/gramine-evidence-quote-debug.case3.collateral.json',
+        1756530546,
+      )
+      expect(reasons(judgement)).toEqual(['measurement-mismatch'])
+      expect(judgement).toMatchObject({ tcbStatus: 'OutOfDate', attributes: { debug: true } })
+    })
+    test('RATS-TLS, whose certificate lived for a year', async () => {
+      const { judgement } = await interop(
+        'rats-tls-cert.pem',
+        'ccc-interop-ratls/rats-tls-quote-debug.case3.collateral.json',
+        1756530546,
+      )
+      expect(reasons(judgement)).toEqual(['ratls-certificate-expired', 'measurement-mismatch'])
+      expect(judgement?.tcbStatus).toBe('OutOfDate')
+    })
+    test('Intel SDK, for whose platform there is no collateral', async () => {
+      const { judgement } = await interop('intel-sgxsdk-cert.pem', 'phala/sgx_quote.case1.collateral.json', 1751624924)
+      expect(reasons(judgement)).toEqual(['fmspc-mismatch'])
+    })
   })
 })
 

@@ -3,18 +3,18 @@
  * `cloister verify <quote|certificate|host:port> --policy P [--collateral FILE] [--root FILE] [--at TIME] [--json]`: what a data
  * owner can find out about an enclave without joining anything. Exit status 0 accepted, 1 refused, 2 could not be judged.
  */
-import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parseCollateral, type QuoteCollateral } from '../attestation/collateral.ts'
 import { AttestationError } from '../attestation/error.ts'
 import { parsePolicy } from '../attestation/policy-format.ts'
-import { parseQuote } from '../attestation/quote.ts'
-import { CodedError, publicError } from '../errors.ts'
+import { publicError } from '../errors.ts'
+import { RatlsError } from '../ratls/ratls-error.ts'
 import { derTags, X509Error } from '../x509/der.ts'
 import { splitPem } from '../x509/pem.ts'
 import { parseCertificate } from '../x509/read.ts'
 import type { CliContext } from './context.ts'
 import { type Judgement, judgementText, judgeQuote, unproven } from './judgement.ts'
+import { fetchSubject, readInput, readSubject, VerifyError } from './subject.ts'
 
 export interface VerifyOptions {
   readonly policy: string
@@ -28,15 +28,11 @@ export interface VerifyOptions {
 /** Asked when no bundle is named: a PCCS, wired by the caller. */
 export type LookUpCollateral = (quote: Uint8Array) => Promise<QuoteCollateral>
 
-/** What stands between us and a judgement, as opposed to what speaks against the subject. */
-export class VerifyError extends CodedError<
-  'verify-input-unreadable' | 'verify-json-malformed' | 'verify-time-malformed' | 'verify-collateral-unknown'
-> {}
-
+const theirErrors = [AttestationError, RatlsError, X509Error]
 const statuses = { accepted: 0, refused: 1, unjudged: 2 } as const
 
 export async function verify(
-  context: Pick<CliContext, 'cwd' | 'stdout' | 'now'>,
+  context: Pick<CliContext, 'cwd' | 'stdout' | 'now' | 'signal'>,
   options: VerifyOptions,
   subject: string,
   lookUpCollateral?: LookUpCollateral,
@@ -48,7 +44,7 @@ export async function verify(
 
 /** Nothing escapes as an error: what goes wrong on our side makes the verdict `unjudged`, what the subject brings `refused`. */
 async function judgeSubject(
-  { cwd, now: clock }: Pick<CliContext, 'cwd' | 'now'>,
+  { cwd, now: clock, signal }: Pick<CliContext, 'cwd' | 'now' | 'signal'>,
   options: VerifyOptions,
   subject: string,
   lookUpCollateral: LookUpCollateral | undefined,
@@ -60,14 +56,14 @@ async function judgeSubject(
     const policy = parsePolicy(readJson(resolve(cwd, options.policy)))
     const rootFingerprint = options.root === undefined ? undefined : fingerprintOfFile(resolve(cwd, options.root))
     const bundle = options.collateral === undefined ? undefined : readJson(resolve(cwd, options.collateral))
-    const bytes = readInput(resolve(cwd, subject))
+    const bytes = await fetchSubject(subject, cwd, signal)
     side = 'theirs'
-    const { raw: quote } = parseQuote(bytes)
+    const { quote, reasons } = readSubject(bytes, now)
     // A bundle that lacks or garbles what must be checked is refused like one that contradicts it.
     const collateral = bundle === undefined ? await lookUp(quote, lookUpCollateral) : parseCollateral(bundle)
-    return judgeQuote({ quote, collateral, policy, rootFingerprint, self: options.self, now })
+    return judgeQuote({ quote, collateral, policy, rootFingerprint, self: options.self, now, reasons })
   } catch (thrown) {
-    const refused = side === 'theirs' && (thrown instanceof AttestationError || thrown instanceof X509Error)
+    const refused = side === 'theirs' && theirErrors.some((type) => thrown instanceof type)
     return unproven(refused ? 'refused' : 'unjudged', [publicError(thrown)], now)
   }
 }
@@ -77,16 +73,6 @@ async function lookUp(quote: Uint8Array, lookUpCollateral: LookUpCollateral | un
   throw new VerifyError('verify-collateral-unknown', 'Expected --collateral or a PCCS to ask, got neither.', {
     hint: 'Name a bundle with --collateral FILE, or configure a PCCS in /etc/sgx_default_qcnl.conf.',
   })
-}
-
-function readInput(path: string): Buffer {
-  try {
-    return readFileSync(path)
-  } catch (cause) {
-    const got = cause instanceof Error ? cause.message : String(cause)
-    const hint = 'Check the path and that you may read the file.'
-    throw new VerifyError('verify-input-unreadable', `Expected a file at ${path}: ${got}.`, { hint, cause })
-  }
 }
 
 function readJson(path: string): unknown {
