@@ -47,7 +47,7 @@ function cuttable(server: RunningServer) {
   return {
     connections,
     async connect() {
-      const connection = await connectTo(server.wire, { name: 'worker 1' })
+      const connection = await connectTo(server.wire, { name: 'worker1' })
       connections.push(connection)
       return connection
     },
@@ -73,7 +73,7 @@ describe('a worker that dies', () => {
     const other = startWorker(engine, () => server.wire, 0)
     expect(await server.result).toMatchObject({ reason: 'complete', version: 8, heldOut: { examples: 12 } })
     expect(await other.result).toMatchObject({ reason: 'complete' })
-    expect(kinds(server.events, 'peer-left')[0]).toMatchObject({ peer: 'worker 1', reason: 'lost' })
+    expect(kinds(server.events, 'peer-left')[0]).toMatchObject({ peer: 'worker1', reason: 'lost' })
     dying.stop.abort()
   })
 
@@ -108,7 +108,7 @@ describe('a worker that dies', () => {
     expect(connections.length).toBe(2)
     expect(kinds(worker.events, 'connection-lost')).toMatchObject([{ attempt: 1, error: { code: 'peer-lost' } }])
     const seen = server.events.filter(({ kind }) => kind === 'peer-joined' || kind === 'peer-left')
-    const ofWorker1 = seen.filter((event) => 'peer' in event && event.peer === 'worker 1').map(({ kind }) => kind)
+    const ofWorker1 = seen.filter((event) => 'peer' in event && event.peer === 'worker1').map(({ kind }) => kind)
     expect(ofWorker1).toEqual(['peer-joined', 'peer-left', 'peer-joined', 'peer-left'])
   })
 
@@ -124,7 +124,7 @@ describe('a worker that dies', () => {
     await expect(remote.assignment()).rejects.toMatchObject({ code: 'peer-lost' })
     await server.result
     expect(kinds(server.events, 'peer-left').map(({ peer, reason }) => [peer, reason])).toEqual([
-      ['stale', 'replaced'],
+      ['worker0', 'replaced'],
       ['worker 0', 'finished'],
     ])
   })
@@ -233,7 +233,7 @@ describe('stopped by a signal', () => {
     expect(await other.result).toMatchObject({ reason: 'complete' })
     expect(await server.result).toMatchObject({ version: 5 })
     expect(kinds(server.events, 'peer-left')[0]).toMatchObject({
-      peer: 'worker 1',
+      peer: 'worker1',
       error: { code: 'worker-left', message: expect.stringContaining('stopped') },
     })
   })
@@ -341,7 +341,7 @@ describe('deadlines, on a clock that the test moves', () => {
       [1, 12],
       [2, 12],
     ])
-    const left = kinds(server.events, 'peer-left').find(({ peer }) => peer === 'worker 1')
+    const left = kinds(server.events, 'peer-left').find(({ peer }) => peer === 'worker1')
     expect(left).toMatchObject({ reason: 'refused', error: { code: 'scores-late' } })
     stuck.stop.abort()
   })

@@ -152,7 +152,7 @@ class Server<Peer> {
   }
 
   async run(): Promise<ServerResult> {
-    const { listener, model, clock, events, signal } = this.#options
+    const { listener, model, events, signal } = this.#options
     const stop = (): void => this.#stop()
     signal.addEventListener('abort', stop)
     if (signal.aborted) stop()
@@ -260,7 +260,7 @@ class Server<Peer> {
   }
 
   async #train({ remote, worker }: Session<Peer>): Promise<void> {
-    const { engine, job, model } = this.#options
+    const { clock, engine, job, model } = this.#options
     await remote.welcome(model.manifest, model.version, job.totalUpdates)
     for (;;) {
       const evaluation = [...this.#evaluations].find(({ awaited }) => awaited.has(worker))
