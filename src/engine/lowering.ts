@@ -5,7 +5,7 @@
 export interface GraphOutput {
   readonly operation: unknown
   readonly index: number
-  /** As TensorFlow's own shape inference gave it; every dimension is known while tracing. */
+  /** As TensorFlow's own shape inference gave it: known while tracing, except (-1) of outputs that are mere scratch. */
   readonly shape: readonly number[]
   readonly dtype: GraphDataType
 }

@@ -4,18 +4,27 @@ import type * as tf from '@tensorflow/tfjs'
 import { EngineError } from '../engine-error.ts'
 import type { GraphBuilder, GraphOutput } from '../lowering.ts'
 import { leakyRelu, prelu } from './elementwise.ts'
-import { type LoweringEntries, listOf, lowering, node } from './nodes.ts'
+import { type LoweringEntries, listOf, lowering, node, reshape } from './nodes.ts'
 
-/** Batch axes broadcast; two plain matrices take the operation that TensorFlow can fuse with what follows. */
+/**
+ * Batch axes broadcast. A batch of one, which TensorFlow.js makes of every dense layer, is taken as the plain matrices that
+ * it is: TensorFlow multiplies those faster and can fuse the product with what `finish` makes of it.
+ */
 function matMul(
   graph: GraphBuilder,
   a: GraphOutput,
   b: GraphOutput,
   { transposeA, transposeB }: tf.BatchMatMulAttrs,
+  finish: (product: GraphOutput) => GraphOutput,
 ): GraphOutput {
-  if (a.shape.length === 2 && b.shape.length === 2)
-    return node(graph, 'MatMul', [a, b], { transpose_a: { bool: transposeA }, transpose_b: { bool: transposeB } })
-  return node(graph, 'BatchMatMulV2', [a, b], { adj_x: { bool: transposeA }, adj_y: { bool: transposeB } })
+  const batches = [a, b].map(({ shape }) => shape.slice(0, -2))
+  if (batches.flat().some((size) => size !== 1))
+    return finish(node(graph, 'BatchMatMulV2', [a, b], { adj_x: { bool: transposeA }, adj_y: { bool: transposeB } }))
+  const matrices = [a, b].map((x) => (x.shape.length === 2 ? x : reshape(graph, x, x.shape.slice(-2))))
+  const attributes = { transpose_a: { bool: transposeA }, transpose_b: { bool: transposeB } }
+  const product = finish(node(graph, 'MatMul', matrices, attributes))
+  const ones = batches.reduce((longer, batch) => (batch.length > longer.length ? batch : longer))
+  return ones.length === 0 ? product : reshape(graph, product, [...ones, ...product.shape.slice(-2)])
 }
 
 interface FusedAttributes {
@@ -65,11 +74,16 @@ function activated(
 }
 
 export const matrices: LoweringEntries = [
-  ['BatchMatMul', lowering<tf.BatchMatMulAttrs>((graph, { a, b }, attributes) => matMul(graph, a!, b!, attributes))],
+  [
+    'BatchMatMul',
+    lowering<tf.BatchMatMulAttrs>((graph, { a, b }, attributes) =>
+      matMul(graph, a!, b!, attributes, (product) => product),
+    ),
+  ],
   [
     '_FusedMatMul',
     lowering<tf._FusedMatMulAttrs>((graph, inputs, attributes) =>
-      fused(graph, matMul(graph, inputs.a!, inputs.b!, attributes), inputs, attributes),
+      matMul(graph, inputs.a!, inputs.b!, attributes, (product) => fused(graph, product, inputs, attributes)),
     ),
   ],
   [
