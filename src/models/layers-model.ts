@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Any tf.LayersModel as a `Model`. Where the engine runs a step, it stands in for the layers that TensorFlow.js would have draw
- * random numbers while tracing, and for batch normalisation (engine/layer-overrides.ts).
+ * Any tf.LayersModel as a `Model`: its weights become named variables, its call the forward pass. Layers that draw random
+ * numbers, and batch normalisation, get other bodies while the engine runs or traces a step (engine/layer-overrides.ts).
  */
 import { strict as assert } from 'node:assert'
 import * as tf from '@tensorflow/tfjs'
