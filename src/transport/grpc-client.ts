@@ -23,17 +23,31 @@ export interface ConnectOptions<Peer, I extends DescMessage, O extends DescMessa
   readonly credentials: Credentials<Peer>
   readonly method: DescMethodBiDiStreaming<I, O>
   readonly limits?: Partial<TransportLimits>
+  /** Gives the attempt up; a connection once made is its owner's to end. */
+  readonly signal?: AbortSignal
 }
 
 /** Resolves when the server has authenticated us too and accepted the call. */
 export async function connect<Peer, I extends DescMessage, O extends DescMessage>(
   options: ConnectOptions<Peer, I, O>,
 ): Promise<Connection<Peer, MessageShape<I>, MessageShape<O>>> {
-  const { host, port, credentials, method } = options
+  const { host, port, credentials, method, signal } = options
   const limits = { ...defaultLimits, ...options.limits }
-  const raw = await openSocket(host, port, limits.handshakeTimeoutMs)
-  const { socket, peer } = await authenticateServer(raw, credentials, limits)
-  return openCall(tlsWire(raw, socket, limits), peer, method, limits)
+  const raw = connectTcp({ host, port, noDelay: true, keepAlive: true })
+  const giveUp = () => raw.destroy(new Error('given up'))
+  signal?.addEventListener('abort', giveUp)
+  try {
+    signal?.throwIfAborted()
+    await opened(raw, `${host}:${port}`, limits.handshakeTimeoutMs)
+    const { socket, peer } = await authenticateServer(raw, credentials, limits)
+    return await openCall(tlsWire(raw, socket, limits), peer, method, limits)
+  } catch (error) {
+    raw.destroy()
+    if (!signal?.aborted) throw error
+    throw new TransportError('connection-closed', 'expected a connection, got the order to give up', { cause: error })
+  } finally {
+    signal?.removeEventListener('abort', giveUp)
+  }
 }
 
 /** The call over a wire whose other end has been authenticated. */
@@ -96,18 +110,14 @@ function verifyResponse(headers: IncomingHttpHeaders & IncomingHttpStatusHeader)
   if (reason !== undefined) throw closedByPeer(reason)
 }
 
-function openSocket(host: string, port: number, timeoutMs: number): Promise<Socket> {
-  const raw = connectTcp({ host, port, noDelay: true, keepAlive: true })
-  return within(timeoutMs, 'connect-failed', `a TCP connection to ${host}:${port}`, () => {
-    return new Promise<Socket>((resolve, reject) => {
-      raw.once('connect', () => resolve(raw))
+function opened(raw: Socket, address: string, timeoutMs: number): Promise<void> {
+  return within(timeoutMs, 'connect-failed', `a TCP connection to ${address}`, () => {
+    return new Promise((resolve, reject) => {
+      raw.once('connect', resolve)
       raw.on('error', (cause) => {
-        const code = 'code' in cause ? cause.code : cause.name
-        reject(new TransportError('connect-failed', `expected a listener at ${host}:${port}, got ${code}`, { cause }))
+        const got = 'code' in cause ? cause.code : cause.name
+        reject(new TransportError('connect-failed', `expected a listener at ${address}, got ${got}`, { cause }))
       })
     })
-  }).catch((error: unknown) => {
-    raw.destroy()
-    throw error
   })
 }

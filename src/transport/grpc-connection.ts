@@ -10,6 +10,7 @@ import { AsyncQueue } from './async-queue.ts'
 import type { Codec } from './codec.ts'
 import type { Connection } from './connection.ts'
 import { assertMessageSize, encodeFrame, FrameDecoder } from './grpc-frame.ts'
+import { isGone } from './grpc-request.ts'
 import { reasonOf, trailersOf } from './grpc-status.ts'
 import type { TransportLimits } from './limits.ts'
 import { type CloseReason, closedByPeer, reasonFor, TransportError } from './transport-error.ts'
@@ -104,8 +105,9 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   /** After what waits to be sent; with a reason, instead of it. */
   async #endOurHalf(reason: CloseReason | undefined): Promise<void> {
     const { side, stream, limits } = this.#call
-    if (stream.destroyed) return
+    if (isGone(stream)) return
     stream.once('wantTrailers', () => {
+      if (isGone(stream)) return
       stream.sendTrailers(side === 'client' && reason === undefined ? {} : trailersOf(reason))
     })
     this.#setDeadline(`the peer to end within ${limits.closeTimeoutMs} ms of our end`)

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { message } from '../../test/contracts/echo.ts'
 import { callHeaders, connectWorker, rawHttp2, rawTls, startServer } from '../../test/contracts/pinned.ts'
 import { codeOf, next } from '../../test/contracts/transport.ts'
+import { Health } from './health.ts'
 
 type Headers = Record<string, unknown>
 type Session = Awaited<ReturnType<typeof rawHttp2>>
@@ -34,9 +35,12 @@ function frame(payload: Buffer, flag = 0): Buffer {
 const bytesOf = (text: string) => Buffer.concat([Buffer.of(0x0a, text.length), Buffer.from(text)])
 
 async function stillServes(server: Awaited<ReturnType<typeof startServer>>): Promise<void> {
-  const [client, accepted] = await Promise.all([connectWorker(server.port), server.accept()])
+  const client = await connectWorker(server.port)
   await client.send(message('good'))
-  expect(String(await next(accepted))).toBe('good')
+  // Before it there may be calls that were accepted and are gone.
+  for await (const accepted of server.listener.connections) {
+    if (String(await next(accepted).catch(() => 'gone')) === 'good') break
+  }
   client.destroy()
 }
 
@@ -102,6 +106,30 @@ describe('calls that break the protocol', () => {
     const accepted = await server.accept()
     stream.close(8) // Node ends the stream before it resets it: which of both is seen first is open.
     expect(await codeOf(next(accepted))).toMatch(/^(connection-lost|message-truncated)$/)
+    await stillServes(server)
+  })
+
+  test.each([
+    ['/cloister.test.Echo/Talk', 'POST'],
+    ['/cloister.test.Echo/Other', 'POST'],
+    ['/cloister.test.Echo/Talk', 'GET'],
+    ['/grpc.health.v1.Health/Check', 'POST'],
+    ['/grpc.health.v1.Health/Watch', 'POST'],
+  ])('%s by %s, taken back in the same packet', async (path, method) => {
+    const server = await startServer({ health: new Health() })
+    for (let round = 0; round < 20; round++) {
+      const session = await rawHttp2(server.port)
+      for (let index = 0; index < 4; index++) {
+        const headers = { ...callHeaders, ':path': path, ':method': method }
+        const stream = session.request(headers, { endStream: index % 2 === 0 && method === 'GET' })
+        stream.on('error', () => {})
+        if (index % 2 === 0) stream.end(Buffer.from('0000000000', 'hex'))
+        if (index < 2) stream.close(8)
+        else stream.destroy()
+      }
+      await turn()
+      session.destroy()
+    }
     await stillServes(server)
   })
 

@@ -15,7 +15,7 @@ import {
   HealthCheckResponse_ServingStatus as ServingStatus,
 } from './gen/grpc/health/v1/health_pb.ts'
 import { encodeFrame, FrameDecoder } from './grpc-frame.ts'
-import { refuseCall, refuseUnknownMethod, responseHeaders, verifyRequest } from './grpc-request.ts'
+import { isGone, refuseCall, refuseUnknownMethod, responseHeaders, verifyRequest } from './grpc-request.ts'
 import { trailersOf } from './grpc-status.ts'
 import { http2Options } from './http2-options.ts'
 import { defaultLimits } from './limits.ts'
@@ -61,7 +61,7 @@ export function answerHealth(stream: ServerHttp2Stream, path: string, health: He
     }
   })
   stream.once('end', () => {
-    if (stream.headersSent) return
+    if (isGone(stream) || stream.headersSent) return
     try {
       decoder.end()
       if (requests.length !== 1) {
@@ -87,7 +87,7 @@ function answerCheck(stream: ServerHttp2Stream, health: Health, service: string)
     return
   }
   stream.respond(responseHeaders, { waitForTrailers: true })
-  stream.once('wantTrailers', () => stream.sendTrailers(trailersOf(undefined)))
+  stream.once('wantTrailers', () => isGone(stream) || stream.sendTrailers(trailersOf(undefined)))
   writeStatus(stream, serving)
   stream.end()
 }

@@ -53,6 +53,7 @@ export function listenInMemory<Peer, I extends DescMessage, O extends DescMessag
     const [clientWire, wire] = memoryWires([limits, serverLimits])
     judge(options.authenticate, client.identity, serverLimits).then(
       (peer) => {
+        if (wire.destroyed) return
         const session = serveCall({ wire, peer, method, health: undefined, limits: serverLimits }, (connection) => {
           if (accepted.ended) connection.destroy()
           else accepted.push(connection)

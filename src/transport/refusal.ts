@@ -15,6 +15,7 @@ const maxLingerMs = 1000
 
 /** Resolves when the peer has taken it, or after a second. */
 export function tellRefusal(socket: Duplex, reason: CloseReason): Promise<void> {
+  if (socket.destroyed) return Promise.resolve()
   return new Promise((resolve) => {
     const deadline = setTimeout(resolve, maxLingerMs)
     socket.once('close', () => {

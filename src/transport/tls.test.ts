@@ -3,7 +3,7 @@ import { request } from 'node:https'
 import { connect as connectTcp } from 'node:net'
 import { createServer, type TLSSocket } from 'node:tls'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { message } from '../../test/contracts/echo.ts'
+import { message, talk } from '../../test/contracts/echo.ts'
 import {
   callHeaders,
   connectWorker,
@@ -14,9 +14,11 @@ import {
   startRelay,
   startServer,
   strangerIdentity,
+  workerCredentials,
   workerIdentity,
 } from '../../test/contracts/pinned.ts'
 import { codeOf, next } from '../../test/contracts/transport.ts'
+import { connect } from './grpc-client.ts'
 import { createPinnedIdentity, pinnedCredentials } from './pinned.ts'
 import { verifySession } from './tls.ts'
 
@@ -175,6 +177,23 @@ describe('a client refuses', () => {
   test('a server that never answers the call', async () => {
     const { port } = await startTls({ ALPNProtocols: ['h2'] }, () => {})
     expect(await codeOf(connectWorker(port, { authenticationTimeoutMs: 50 }))).toBe('authentication-timeout')
+  })
+
+  test('to wait any longer when told to give up, at each stage', async () => {
+    const aborted = AbortSignal.abort()
+    const silent = await startTls({ ALPNProtocols: ['h2'] }, () => {})
+    const deaf = await startRelay(silent.port)
+    deaf.cut()
+    const attempt = (port: number, signal: AbortSignal) =>
+      codeOf(connect({ host: '127.0.0.1', port, method: talk, credentials: workerCredentials(), signal }))
+    expect(await attempt(silent.port, aborted)).toBe('connection-closed')
+    for (const port of [silent.port, deaf.port]) {
+      const controller = new AbortController()
+      const outcome = attempt(port, controller.signal)
+      for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+      controller.abort()
+      expect(await outcome).toBe('connection-closed')
+    }
   })
 
   test('nobody there', async () => {

@@ -22,7 +22,10 @@ export interface Authenticated<Peer> {
   readonly fingerprint: string
 }
 
-/** Whatever fails, the peer is told why if it finished the handshake, and `raw` is destroyed before this rejects. `admit` has the last word. */
+/**
+ * `admit` has the last word. Whatever fails, the peer is told why if it finished the handshake, and `raw` is destroyed
+ * before this rejects.
+ */
 export async function authenticateClient<Peer>(
   raw: Socket,
   credentials: Credentials<Peer>,
@@ -94,11 +97,12 @@ async function secure<Peer>(
     })
     const certificate = verifySession(socket)
     const secured = { socket, certificate, side }
+    const lost = new TransportError('authentication-failed', 'expected authentication, got the end of the connection')
     const peer = await within(authenticationTimeoutMs, 'authentication-timeout', 'authentication', (signal, abort) => {
-      const lost = new TransportError('authentication-failed', 'expected authentication, got the end of the connection')
       secured.socket.once('close', () => abort(lost))
       return credentials.authenticate(secured, signal)
     })
+    if (socket.destroyed) throw lost
     admit(certificate.fingerprint256)
     return { socket, peer, fingerprint: certificate.fingerprint256 }
   } catch (error) {

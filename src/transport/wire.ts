@@ -114,6 +114,7 @@ function fullDuplex(socket: Duplex, maxQueuedBytes: number): Duplex {
   }
   const duplex = new Duplex({
     allowHalfOpen: false,
+    highWaterMark: 2 ** 18,
     read: () => {
       socket.resume()
     },
