@@ -4,7 +4,7 @@ import { codeOf } from '../../test/code-of.ts'
 import { basicConstraints, keyUsage } from '../x509/write.ts'
 import { parseCollateral } from './collateral.ts'
 import type { AttestationErrorCode } from './error.ts'
-import { intelRootFingerprint, pckOids, pkiNames } from './format.ts'
+import { intelRootFingerprint, pckOids, pkiNames, quoteFields } from './format.ts'
 import { isProven, trustCollateral, verifyQuote } from './verify.ts'
 
 const change = (code: AttestationErrorCode, body: (plan: Plan) => void) => ({ code, body })
@@ -85,6 +85,40 @@ function bindingWithTail(plan: Plan): Buffer {
   bound[63] = 1
   return bound
 }
+
+describe('keys and signatures that are none', () => {
+  const { quote, collateral, rootFingerprint } = forge()
+  const trusted = trustCollateral(collateral, rootFingerprint)
+  const withBytes = (offset: number, hex: string) => {
+    const changed = Buffer.from(quote)
+    changed.write(hex, offset, 'hex')
+    return codeOf(() => verifyQuote(changed, trusted, { now }))
+  }
+  const { signature, attestationKey, qeReportSignature } = quoteFields
+  /** The order of P-256. */
+  const order = 'ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551'
+  const key = quote.toString('hex', attestationKey.offset, attestationKey.offset + 32)
+
+  test.each([
+    ['zero', '00'.repeat(64)],
+    ['all ones', 'ff'.repeat(64)],
+    ['off the curve', `${key}${'01'.repeat(32)}`],
+  ])('§6.18 attestation key %s', (_, hex) =>
+    expect(withBytes(attestationKey.offset, hex)).toBe('attestation-key-invalid'),
+  )
+  test.each([
+    ['r = 0', 0, '00'.repeat(32)],
+    ['s = 0', 32, '00'.repeat(32)],
+    ['r = s = 0', 0, '00'.repeat(64)],
+    ['r = n', 0, order],
+    ['s = n', 32, order],
+    ['r > n', 0, 'ff'.repeat(32)],
+    ['s > n', 32, 'ff'.repeat(32)],
+  ])('§6.19 signatures with %s', (_, offset, hex) => {
+    expect(withBytes(signature.offset + offset, hex)).toBe('quote-signature-invalid')
+    expect(withBytes(qeReportSignature.offset + offset, hex)).toBe('qe-report-signature-invalid')
+  })
+})
 
 describe('§6.22 chains', () => {
   const chains: readonly [string, AttestationErrorCode, Member[]][] = [

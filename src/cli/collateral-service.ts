@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Which PCCS a command asks: what its options say, else what Intel's quoting library on this machine is told, else Intel itself. */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { readTextFile } from '../attestation/bounded-file.ts'
 import { type CloudName, cloudProfile } from '../attestation/cloud-profiles.ts'
@@ -10,6 +10,7 @@ import { defaultQcnlPath, intelPcsUrl, parseQcnl, type QcnlConfig, qcnlFor } fro
 import { splitPem } from '../x509/pem.ts'
 import { parseCertificate } from '../x509/read.ts'
 import { type CliContext, cacheDirectory } from './context.ts'
+import { readInput } from './input.ts'
 
 export interface ServiceOptions {
   readonly pccs?: string
@@ -87,7 +88,7 @@ export function openService(
 
 /** SHA-256 of the certificate in a file, PEM or DER; of a chain the last one, which is the root. */
 export function rootFingerprintOfFile(path: string): string {
-  const bytes = readFileSync(path)
+  const bytes = readInput(path)
   const isDer = bytes[0] === 0x30
   const certificates = isDer ? [bytes] : splitPem(bytes.toString('latin1'))
   return parseCertificate(certificates.at(-1)!).fingerprint

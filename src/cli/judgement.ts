@@ -34,17 +34,24 @@ export interface Case {
   readonly quote: Uint8Array
   readonly collateral: QuoteCollateral
   readonly policy: Policy
-  /** Fingerprint of the root to prove under when it is not the policy's, which will then refuse it. */
-  readonly rootFingerprint?: string | undefined
+  /** The root to prove under: the policy's, or another, which the policy will then refuse. */
+  readonly rootFingerprint: string
   readonly self: string | undefined
   readonly now: number
   /** What was already found wrong around the quote, such as a certificate that expired. */
   readonly reasons?: readonly PublicError[]
 }
 
-export function judgeQuote({ quote, collateral, policy, self, now, reasons = [], ...rest }: Case): Judgement {
+export function judgeQuote({
+  quote,
+  collateral,
+  policy,
+  rootFingerprint: sha256,
+  self,
+  now,
+  reasons = [],
+}: Case): Judgement {
   const wanted = rootFingerprintOf(policy)
-  const sha256 = rest.rootFingerprint ?? wanted
   try {
     const evidence = examineQuote(quote, trustCollateral(collateral, sha256), now)
     const proven = {

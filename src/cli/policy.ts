@@ -3,13 +3,13 @@
  * `cloister policy init|check`: a policy to start from, and what a policy says, above all where it is weak. Both work on any machine,
  * before anybody joins anything.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { type Policy, PolicyError, parsePolicy, rootFingerprintOf, rootNameOf } from '../attestation/policy-format.ts'
+import { type Policy, parsePolicy, rootFingerprintOf, rootNameOf } from '../attestation/policy-format.ts'
 import { CodedError } from '../errors.ts'
-import { splitPem } from '../x509/pem.ts'
-import { parseCertificate } from '../x509/read.ts'
+import { rootFingerprintOfFile } from './collateral-service.ts'
 import { type CliContext, exitStatus } from './context.ts'
+import { readJsonInput } from './input.ts'
 
 export interface PolicyInitOptions {
   /** Certificate of a root that is not Intel's, and what to call it. */
@@ -19,7 +19,7 @@ export interface PolicyInitOptions {
   readonly mrenclave?: readonly string[]
 }
 
-export class PolicyFileError extends CodedError<'policy-file-unreadable' | 'policy-file-exists'> {}
+export class PolicyFileError extends CodedError<'policy-file-exists'> {}
 
 /** The strictest policy that a healthy platform passes. TCB evaluation 19 is of May 2025. */
 export function strictPolicy(root: Policy['root'] = 'intel', mrEnclave: readonly string[] = ['self']): Policy {
@@ -70,23 +70,7 @@ export async function check(
 }
 
 export function readPolicy(path: string): Policy {
-  let text: string
-  try {
-    text = readFileSync(path, 'utf8')
-  } catch (cause) {
-    const hint = 'Check the path and that you may read the file; cloister policy init FILE writes a policy.'
-    const got = cause instanceof Error ? cause.message : String(cause)
-    throw new PolicyFileError('policy-file-unreadable', `Expected a policy at ${path}: ${got}.`, { hint, cause })
-  }
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch (cause) {
-    const got = cause instanceof Error ? cause.message : String(cause)
-    const hint = 'A policy is a JSON file: cloister policy init FILE writes one.'
-    throw new PolicyError('policy-malformed', `Expected JSON in ${path}: ${got}.`, { hint, cause })
-  }
-  return parsePolicy(value)
+  return parsePolicy(readJsonInput(path, 'A policy is a JSON file: cloister policy init FILE writes one.'))
 }
 
 /** Every field that accepts more than a healthy machine of one's own needs, and what that means. */
@@ -128,16 +112,5 @@ function summary(policy: Policy): string {
 
 function rootOf(cwd: string, { root, rootName }: PolicyInitOptions): Policy['root'] {
   if (root === undefined) return 'intel'
-  const path = resolve(cwd, root)
-  let text: string
-  try {
-    text = readFileSync(path, 'latin1')
-  } catch (cause) {
-    const hint = 'Name the root certificate in PEM.'
-    const got = cause instanceof Error ? cause.message : String(cause)
-    throw new PolicyFileError('policy-file-unreadable', `Expected a certificate at ${path}: ${got}.`, { hint, cause })
-  }
-  // Of a chain, the last is the root.
-  const { fingerprint } = parseCertificate(splitPem(text).at(-1)!)
-  return { name: rootName ?? 'simulated', sha256: fingerprint }
+  return { name: rootName ?? 'simulated', sha256: rootFingerprintOfFile(resolve(cwd, root)) }
 }

@@ -72,12 +72,6 @@ function runOptions(command: Command, options: { job: 'required' | 'default' }):
     .option('--threads <count>', 'threads of one process (default: the cores, shared)', wholeNumber)
 }
 
-async function verifyAction(): Promise<Action> {
-  const { verify } = await import('./verify.ts')
-  return (context: CliContext, options: Parameters<typeof verify>[1], subject: string) =>
-    verify(context, options, subject)
-}
-
 async function doctorAction(): Promise<Action> {
   const { doctor } = await import('./doctor.ts')
   return (context: CliContext, options: Parameters<typeof doctor>[1]) => doctor(context, options)
@@ -184,7 +178,7 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
     .option('--at <time>', 'judge as of then: ISO 8601, or seconds since 1970')
     .option('--self <mrenclave>', 'what `self` in the policy stands for, hex')
     .option('--json', 'machine-readable')
-    .action(action(verifyAction))
+    .action(action(async () => (await import('./verify.ts')).verify as Action))
   program
     .command('measure')
     .description('MRENCLAVE of this build, and the files that make it')

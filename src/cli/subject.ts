@@ -4,7 +4,7 @@
  * host:port with such a certificate. Everything in it is the peer's. A certificate binds its quote to a key, not to the
  * present: only a connection of a party to the job proves that the peer answers now.
  */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import { addAbortSignal } from 'node:stream'
@@ -15,6 +15,7 @@ import { type CertificateEvidence, parseCertificateEvidence, verifyValidity } fr
 import { RatlsError } from '../ratls/ratls-error.ts'
 import { derTags } from '../x509/der.ts'
 import { splitPem } from '../x509/pem.ts'
+import { readInput } from './input.ts'
 
 export interface Subject {
   readonly quote: Uint8Array
@@ -23,13 +24,7 @@ export interface Subject {
 }
 
 /** What stands between us and a judgement, as opposed to what speaks against the subject. */
-export class VerifyError extends CodedError<
-  | 'verify-input-unreadable'
-  | 'verify-json-malformed'
-  | 'verify-time-malformed'
-  | 'verify-collateral-unknown'
-  | 'verify-peer-unreachable'
-> {}
+export class VerifyError extends CodedError<'verify-time-malformed' | 'verify-peer-unreachable'> {}
 
 const handshakeTimeoutMs = 10_000
 
@@ -48,16 +43,6 @@ export function readSubject(bytes: Buffer, now: number): Subject {
   if (!isPem && bytes[0] !== derTags.sequence) return { quote: parseQuote(bytes).raw, reasons: [] }
   const evidence = parseCertificateEvidence(isPem ? onlyCertificate(bytes.toString('latin1')) : bytes)
   return { quote: evidence.quote.raw, reasons: datesAgainst(evidence, now) }
-}
-
-export function readInput(path: string): Buffer {
-  try {
-    return readFileSync(path)
-  } catch (cause) {
-    const got = cause instanceof Error ? cause.message : String(cause)
-    const hint = 'Check the path and that you may read the file.'
-    throw new VerifyError('verify-input-unreadable', `Expected a file at ${path}: ${got}.`, { hint, cause })
-  }
 }
 
 function onlyCertificate(pem: string): Buffer {

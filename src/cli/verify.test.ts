@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,7 +12,7 @@ import { createAttestedIdentity } from '../ratls/certificate.ts'
 import { encodePem } from '../x509/pem.ts'
 import type { Judgement } from './judgement.ts'
 import { check, init, strictPolicy, weaknesses } from './policy.ts'
-import { type LookUpCollateral, type VerifyOptions, verify } from './verify.ts'
+import { type VerifyOptions, verify } from './verify.ts'
 
 const code = '11'.repeat(32)
 const good = forge()
@@ -34,12 +35,21 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(cwd, { recursive: true }))
 
-async function run(subject: string, options: Partial<VerifyOptions>, lookUp?: LookUpCollateral) {
+type Given = { [Name in keyof VerifyOptions]?: VerifyOptions[Name] | undefined }
+
+async function run(subject: string, options: Given) {
   let output = ''
-  const stdout = { write: (text: string) => (output += text) }
-  const context = { cwd, stdout, now: () => new Date(now), signal: new AbortController().signal }
+  const write = (text: string) => (output += text)
+  const context = {
+    cwd,
+    env: { CLOISTER_CACHE: join(cwd, 'cache') },
+    stdout: { write },
+    stderr: { write: () => {} },
+    now: () => new Date(now),
+    signal: new AbortController().signal,
+  }
   const given = { policy: 'policy.json', collateral: 'collateral.json', json: true, ...options }
-  const status = await verify(context, given, subject, lookUp)
+  const status = await verify(context, given as VerifyOptions, subject)
   return { status, output, judgement: given.json ? (JSON.parse(output) as Judgement) : undefined }
 }
 const reasons = (judgement: Judgement | undefined) => judgement?.reasons.map((reason) => reason.code)
@@ -117,11 +127,11 @@ describe('cloister verify', () => {
   })
 
   test.each([
-    ['no such quote', 'absent.bin', {}, 'verify-input-unreadable'],
-    ['no such policy', 'quote.bin', { policy: 'absent.json' }, 'verify-input-unreadable'],
-    ['a policy that is no JSON', 'quote.bin', { policy: 'broken.json' }, 'verify-json-malformed'],
+    ['no such quote', 'absent.bin', {}, 'input-unreadable'],
+    ['no such policy', 'quote.bin', { policy: 'absent.json' }, 'input-unreadable'],
+    ['a policy that is no JSON', 'quote.bin', { policy: 'broken.json' }, 'input-not-json'],
     ['a policy that is none', 'quote.bin', { policy: 'collateral.json' }, 'policy-malformed'],
-    ['a bundle that is no JSON', 'quote.bin', { collateral: 'broken.json' }, 'verify-json-malformed'],
+    ['a bundle that is no JSON', 'quote.bin', { collateral: 'broken.json' }, 'input-not-json'],
     ['a root that is no certificate', 'quote.bin', { root: 'policy.json' }, 'pem-malformed'],
     ['no time', 'quote.bin', { at: 'yesterday' }, 'verify-time-malformed'],
     ['a date that does not exist', 'quote.bin', { at: '2026-13-01' }, 'verify-time-malformed'],
@@ -132,34 +142,19 @@ describe('cloister verify', () => {
     expect(status).toBe(2)
   })
 
-  test('without a bundle a PCCS is asked, or says why not', async () => {
-    const { collateral: _, ...rest } = { collateral: '', policy: 'policy.json', json: true }
-    const context = (write: (text: string) => void) => ({
-      cwd,
-      stdout: { write },
-      now: () => new Date(now),
-      signal: new AbortController().signal,
+  test('without a bundle a PCCS is asked, and that it has nothing is no judgement', async () => {
+    const paths: string[] = []
+    const pccs = createHttpServer((request, response) => {
+      paths.push(request.url ?? '')
+      response.writeHead(404).end()
     })
-    let text = ''
-    const asked = await verify(
-      context((it) => (text += it)),
-      rest,
-      'quote.bin',
-      async (quote) => {
-        expect(good.quote.equals(quote)).toBe(true)
-        return good.collateral
-      },
-    )
-    expect([asked, JSON.parse(text).verdict]).toEqual([0, 'accepted'])
-    text = ''
-    expect(
-      await verify(
-        context((it) => (text += it)),
-        rest,
-        'quote.bin',
-      ),
-    ).toBe(2)
-    expect(JSON.parse(text).reasons[0].code).toBe('verify-collateral-unknown')
+    await new Promise<void>((resolve) => pccs.listen(0, '127.0.0.1', resolve))
+    const { port } = pccs.address() as AddressInfo
+    const { status, judgement } = await run('quote.bin', { collateral: undefined, pccs: `http://127.0.0.1:${port}/` })
+    pccs.close()
+    expect(paths[0]).toContain('ca=platform')
+    expect([status, judgement?.verdict]).toEqual([2, 'unjudged'])
+    expect(reasons(judgement)?.[0]).toMatch(/^pccs-/)
   })
 
   test('for people', async () => {
@@ -272,8 +267,8 @@ describe('cloister policy', () => {
     const { written, ...it } = context()
     expect(await check(it, {}, 'policy.json')).toBe(0)
     expect(written.join('')).toContain(`weakness     root: "simulated" is not Intel's`)
-    await expect(check(it, {}, 'broken.json')).rejects.toMatchObject({ code: 'policy-malformed' })
-    await expect(check(it, {}, 'absent.json')).rejects.toMatchObject({ code: 'policy-file-unreadable' })
+    await expect(check(it, {}, 'broken.json')).rejects.toMatchObject({ code: 'input-not-json' })
+    await expect(check(it, {}, 'absent.json')).rejects.toMatchObject({ code: 'input-unreadable' })
   })
   test('each weakness has its line', () => {
     const strongest = { ...strictPolicy('intel', [code]), platforms: [{ ppid: '11'.repeat(16) }] }

@@ -4,19 +4,20 @@
  * owner can find out about an enclave without joining anything. Exit status 0 accepted, 1 refused, 2 could not be judged.
  */
 import { resolve } from 'node:path'
-import { parseCollateral, type QuoteCollateral } from '../attestation/collateral.ts'
+import { parseCollateral } from '../attestation/collateral.ts'
 import { AttestationError } from '../attestation/error.ts'
-import { parsePolicy } from '../attestation/policy-format.ts'
+import { rootFingerprintOf } from '../attestation/policy-format.ts'
 import { publicError } from '../errors.ts'
 import { RatlsError } from '../ratls/ratls-error.ts'
-import { derTags, X509Error } from '../x509/der.ts'
-import { splitPem } from '../x509/pem.ts'
-import { parseCertificate } from '../x509/read.ts'
+import { X509Error } from '../x509/der.ts'
+import { chooseService, openService, rootFingerprintOfFile, type ServiceOptions } from './collateral-service.ts'
 import type { CliContext } from './context.ts'
+import { readJsonInput } from './input.ts'
 import { type Judgement, judgementText, judgeQuote, unproven } from './judgement.ts'
-import { fetchSubject, readInput, readSubject, VerifyError } from './subject.ts'
+import { readPolicy } from './policy.ts'
+import { fetchSubject, readSubject, VerifyError } from './subject.ts'
 
-export interface VerifyOptions {
+export interface VerifyOptions extends ServiceOptions {
   readonly policy: string
   readonly collateral?: string
   readonly root?: string
@@ -25,42 +26,37 @@ export interface VerifyOptions {
   readonly json?: boolean
 }
 
-/** Asked when no bundle is named: a PCCS, wired by the caller. */
-export type LookUpCollateral = (quote: Uint8Array) => Promise<QuoteCollateral>
+type Context = Pick<CliContext, 'cwd' | 'env' | 'now' | 'stdout' | 'stderr' | 'signal'>
 
 const theirErrors = [AttestationError, RatlsError, X509Error]
 const statuses = { accepted: 0, refused: 1, unjudged: 2 } as const
 
-export async function verify(
-  context: Pick<CliContext, 'cwd' | 'stdout' | 'now' | 'signal'>,
-  options: VerifyOptions,
-  subject: string,
-  lookUpCollateral?: LookUpCollateral,
-): Promise<number> {
-  const judgement = await judgeSubject(context, options, subject, lookUpCollateral)
+export async function verify(context: Context, options: VerifyOptions, subject: string): Promise<number> {
+  const judgement = await judgeSubject(context, options, subject)
   context.stdout.write(options.json ? `${JSON.stringify(judgement, null, 2)}\n` : judgementText(judgement))
   return statuses[judgement.verdict]
 }
 
 /** Nothing escapes as an error: what goes wrong on our side makes the verdict `unjudged`, what the subject brings `refused`. */
-async function judgeSubject(
-  { cwd, now: clock, signal }: Pick<CliContext, 'cwd' | 'now' | 'signal'>,
-  options: VerifyOptions,
-  subject: string,
-  lookUpCollateral: LookUpCollateral | undefined,
-): Promise<Judgement> {
-  let now = clock().getTime()
+async function judgeSubject(context: Context, options: VerifyOptions, subject: string): Promise<Judgement> {
+  const { cwd, signal } = context
+  let now = context.now().getTime()
   let side: 'ours' | 'theirs' = 'ours'
   try {
     if (options.at !== undefined) now = parseTime(options.at)
-    const policy = parsePolicy(readJson(resolve(cwd, options.policy)))
-    const rootFingerprint = options.root === undefined ? undefined : fingerprintOfFile(resolve(cwd, options.root))
-    const bundle = options.collateral === undefined ? undefined : readJson(resolve(cwd, options.collateral))
+    const policy = readPolicy(resolve(cwd, options.policy))
+    const root = options.root === undefined ? undefined : rootFingerprintOfFile(resolve(cwd, options.root))
+    const rootFingerprint = root ?? rootFingerprintOf(policy)
+    const bundle =
+      options.collateral === undefined
+        ? undefined
+        : readJsonInput(resolve(cwd, options.collateral), 'cloister collateral fetch writes bundles.')
     const bytes = await fetchSubject(subject, cwd, signal)
     side = 'theirs'
     const { quote, reasons } = readSubject(bytes, now)
     // A bundle that lacks or garbles what must be checked is refused like one that contradicts it.
-    const collateral = bundle === undefined ? await lookUp(quote, lookUpCollateral) : parseCollateral(bundle)
+    const collateral =
+      bundle === undefined ? await lookUp(context, options, rootFingerprint, quote) : parseCollateral(bundle)
     return judgeQuote({ quote, collateral, policy, rootFingerprint, self: options.self, now, reasons })
   } catch (thrown) {
     const refused = side === 'theirs' && theirErrors.some((type) => thrown instanceof type)
@@ -68,31 +64,15 @@ async function judgeSubject(
   }
 }
 
-async function lookUp(quote: Uint8Array, lookUpCollateral: LookUpCollateral | undefined): Promise<QuoteCollateral> {
-  if (lookUpCollateral) return lookUpCollateral(quote)
-  throw new VerifyError('verify-collateral-unknown', 'Expected --collateral or a PCCS to ask, got neither.', {
-    hint: 'Name a bundle with --collateral FILE, or configure a PCCS in /etc/sgx_default_qcnl.conf.',
-  })
-}
-
-function readJson(path: string): unknown {
-  const bytes = readInput(path)
+/** From the PCCS that the options or this machine's configuration name. */
+async function lookUp(context: Context, options: VerifyOptions, rootFingerprint: string, quote: Uint8Array) {
+  const { config } = await chooseService(context, options)
+  const client = openService(context, config, rootFingerprint)
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
-  } catch (cause) {
-    const got = cause instanceof Error ? cause.message : String(cause)
-    const hint =
-      'Policies and collateral bundles are JSON files: cloister policy init and cloister collateral fetch write them.'
-    throw new VerifyError('verify-json-malformed', `Expected JSON in ${path}: ${got}.`, { hint, cause })
+    return await client.collateralFor(quote)
+  } finally {
+    client.close()
   }
-}
-
-/** PEM or DER. */
-function fingerprintOfFile(path: string): string {
-  const bytes = readInput(path)
-  const certificates = bytes[0] === derTags.sequence ? [bytes] : splitPem(bytes.toString('latin1'))
-  // Of a chain, the last is the root.
-  return parseCertificate(certificates.at(-1)!).fingerprint
 }
 
 /** ISO 8601 with a zone, or seconds since 1970. */

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Verification of one SGX quote in CPU ms, beside the Rust verifier of PyPI's dcap-qvl in the same run:
+ *
+ * - warm: the quote, against collateral that was verified before: what a peer costs a server (goal: at most 0.5 ms);
+ * - full: collateral and quote, every signature over CRLs, TCB info, QE identity and quote checked anew. Certificates and texts that this
+ *   process has seen before are not parsed again (goal: not slower than Rust, which remembers nothing);
+ * - cold: certificates, collateral and quote of a PKI never seen before (the forger's keys stay the same).
+ *
+ *     npm run bench -- attestation [--python PYTHON] [--vectors DIRECTORY]
+ */
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { parseCollateral } from '../src/attestation/collateral.ts'
+import { intelRootFingerprint } from '../src/attestation/format.ts'
+import { trustCollateral, verifyQuote } from '../src/attestation/verify.ts'
+import { forge, now as forgedNow } from '../test/attestation-pki.ts'
+import { python, sharedDirectory } from '../test/requirements.ts'
+import { median, table } from './statistics.ts'
+
+const { values } = parseArgs({
+  options: {
+    python: { type: 'string', default: python },
+    vectors: { type: 'string', default: join(sharedDirectory, 'attestation-vectors') },
+    rounds: { type: 'string', default: '7' },
+  },
+})
+const rounds = Number(values.rounds)
+const cases = [
+  {
+    name: 'platform CA, 44 revocations',
+    quote: 'automata-attestation/quotev3.bin',
+    collateral: 'automata-attestation/quotev3.case3.collateral.json',
+    now: 1756530546,
+  },
+  {
+    name: 'processor CA, none',
+    quote: 'phala/sgx_quote.bin',
+    collateral: 'phala/sgx_quote.case1.collateral.json',
+    now: 1751624924,
+  },
+]
+const read = (file: string): Buffer => readFileSync(join(values.vectors, file))
+
+function cpuMs(runs: number, body: (run: number) => unknown): number {
+  const before = process.cpuUsage()
+  for (let run = 0; run < runs; run++) body(run)
+  const { user, system } = process.cpuUsage(before)
+  return (user + system) / 1000 / runs
+}
+
+const rust = `
+import dcap_qvl, json, sys, time
+quote, text, now, runs = open(sys.argv[1], "rb").read(), open(sys.argv[2]).read(), int(sys.argv[3]), 300
+collateral = dcap_qvl.QuoteCollateralV3.from_json(text)
+for _ in range(20): dcap_qvl.verify(quote, collateral, now)
+before = time.process_time()
+for _ in range(runs): dcap_qvl.verify(quote, collateral, now)
+print((time.process_time() - before) / runs * 1e3)
+`
+function rustMs(quote: string, collateral: string, now: number): number | undefined {
+  const files = [quote, collateral].map((file) => join(values.vectors, file))
+  const { status, stdout } = spawnSync(values.python, ['-c', rust, ...files, `${now}`], { encoding: 'utf8' })
+  return status === 0 ? Number(stdout) : undefined
+}
+
+/** Quotes and collateral under certificates of their own. */
+const strangers = Array.from({ length: 20 * (rounds + 1) }, (_, index) =>
+  forge((plan) => {
+    for (const member of Object.values(plan.certificates)) member.serialNumber += BigInt(1000 * (index + 1))
+    plan.tcbInfo.tcbEvaluationDataNumber = 100 + index
+    plan.qeIdentity.tcbEvaluationDataNumber = 100 + index
+  }),
+)
+const cold = (round: number): number =>
+  cpuMs(20, (run) => {
+    const { quote, collateral, rootFingerprint } = strangers[20 * round + run]!
+    verifyQuote(quote, trustCollateral(collateral, rootFingerprint), { now: forgedNow })
+  })
+
+const rows: string[][] = []
+for (const { name, quote, collateral, now } of cases) {
+  const bytes = read(quote)
+  const bundle = parseCollateral(JSON.parse(read(collateral).toString()))
+  const trusted = trustCollateral(bundle, intelRootFingerprint)
+  const options = { now: now * 1000 }
+  const warm = () => verifyQuote(bytes, trusted, options)
+  const full = () => verifyQuote(bytes, trustCollateral(bundle, intelRootFingerprint), options)
+  cpuMs(2000, warm)
+  cpuMs(1000, full)
+  const measured = Array.from({ length: rounds }, () => ({
+    warm: cpuMs(300, warm),
+    full: cpuMs(300, full),
+    rust: rustMs(quote, collateral, now),
+  }))
+  const ours = (key: 'warm' | 'full') => median(measured.map((it) => it[key]))
+  const theirs = measured.flatMap((it) => it.rust ?? [])
+  // Ratios are of runs that followed each other.
+  const ratio = median(measured.flatMap((it) => (it.rust === undefined ? [] : it.full / it.rust)))
+  rows.push([
+    name,
+    ours('warm').toFixed(3),
+    ours('full').toFixed(3),
+    theirs.length > 0 ? median(theirs).toFixed(3) : 'absent',
+    theirs.length > 0 ? ratio.toFixed(2) : '',
+  ])
+}
+cold(0)
+const coldMs = median(Array.from({ length: rounds }, (_, round) => cold(round + 1)))
+console.log(`Verification of an SGX quote, CPU ms, median of ${rounds} rounds`)
+table(['collateral', 'warm', 'full', 'Rust full', 'full/Rust'], rows)
+console.log(`cold, certificates never seen before: ${coldMs.toFixed(3)}`)
