@@ -40,7 +40,11 @@ function acceptedFlips(bytes: Buffer, accept: (changed: Buffer) => boolean): str
 
 vectors.describe('§6.20 every byte of real files', () => {
   const cases = [
-    { quote: 'automata-attestation/quotev3.bin', collateral: 'automata-attestation/quotev3.case3.collateral.json', now: 1756530546 },
+    {
+      quote: 'automata-attestation/quotev3.bin',
+      collateral: 'automata-attestation/quotev3.case3.collateral.json',
+      now: 1756530546,
+    },
     { quote: 'phala/sgx_quote.bin', collateral: 'phala/sgx_quote.case1.collateral.json', now: 1751624924 },
   ]
   test.each(cases)('$quote', ({ quote, collateral, now }) => {

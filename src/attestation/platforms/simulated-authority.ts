@@ -34,6 +34,7 @@ import {
   subjectKeyIdentifier,
 } from '../../x509/write.ts'
 import { pkiNames } from '../format.ts'
+import { replaceTextFile } from '../text-file.ts'
 import { PlatformError } from './platform.ts'
 import { parseVariants, type Variants } from './simulated-variants.ts'
 
@@ -166,12 +167,12 @@ export class SimulatedAuthority {
 
   async setVariants(entries: readonly string[]): Promise<void> {
     parseVariants(entries)
-    await this.#replace('variants.json', JSON.stringify(entries))
+    await replaceTextFile(join(this.directory, 'variants.json'), `${JSON.stringify(entries)}\n`)
   }
 
   async register(machine: SimulatedMachine): Promise<void> {
-    await mkdir(join(this.directory, 'machines'), { recursive: true })
-    await this.#replace(`machines/${this.qeId(machine.name)}.json`, JSON.stringify(machine))
+    const path = join(this.directory, 'machines', `${this.qeId(machine.name)}.json`)
+    await replaceTextFile(path, `${JSON.stringify(machine)}\n`)
   }
 
   async machines(): Promise<SimulatedMachine[]> {
@@ -188,14 +189,6 @@ export class SimulatedAuthority {
   /** What a quoting enclave writes in its quotes to say on which machine it runs. */
   qeId(machineName: string): string {
     return this.deriveBytes(`QE ID of ${machineName}`, 16).toString('hex')
-  }
-
-  async #replace(name: string, text: string): Promise<void> {
-    const path = join(this.directory, name)
-    const aside = await mkdtemp(`${path}.new-`)
-    await writeFile(join(aside, 'content'), `${text}\n`, { mode: 0o600, flush: true })
-    await rename(join(aside, 'content'), path)
-    await rm(aside, { recursive: true })
   }
 }
 
