@@ -7,6 +7,7 @@
 import { createHash } from 'node:crypto'
 import canonicalize from 'canonicalize'
 import * as v from 'valibot'
+import { policySchema } from '../attestation/policy-format.ts'
 
 const count = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(2 ** 31 - 1))
 const countOrZero = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(2 ** 31 - 1))
@@ -101,6 +102,8 @@ export const jobSchema = v.strictObject({
   /** Every random choice of the run derives from it: initial values, partition, order, augmentation. */
   seed: v.optional(countOrZero, 1),
   workers: v.pipe(count, v.maxValue(1024)),
+  /** Who may take part: server and workers judge each other by it. `cloister simulate` adds its own where it is absent. */
+  admission: v.optional(policySchema),
   model,
   data: v.strictObject({
     name: v.literal('cifar-10'),

@@ -26,8 +26,7 @@ import { TensorSet } from './tensor-set.ts'
 
 export interface ServerOptions<Peer> {
   readonly listener: Listener<Peer, ServerMessage, WorkerMessage>
-  /** What is known about an authenticated peer. `workerIndex`: the only index that it may take; any when absent. */
-  readonly describe: (peer: Peer) => { name: string; evidence: PeerEvidence; workerIndex?: number }
+  readonly describe: (peer: Peer) => PeerDescription
   readonly job: ServerJob
   readonly engine: Engine
   readonly model: ModelState
@@ -40,6 +39,17 @@ export interface ServerOptions<Peer> {
   readonly events: EventSink
   /** Ends training early, with what was learnt saved. */
   readonly signal: AbortSignal
+}
+
+/** What is known about an authenticated peer. */
+export interface PeerDescription {
+  /** Of the connection; once admitted a worker is called by its index. */
+  readonly name: string
+  readonly evidence: PeerEvidence
+  /** The only index that it may take; any when absent. */
+  readonly workerIndex?: number
+  /** Aborted, with the error as its reason, when the peer is no longer acceptable. */
+  readonly withdrawn?: AbortSignal
 }
 
 export interface ServerJob {
@@ -95,6 +105,7 @@ export interface PendingUpdate extends Contribution {
 interface Session<Peer> {
   readonly remote: RemoteWorker<Peer>
   readonly worker: number
+  readonly name: string
   readonly key: Uint8Array
   /** Rejects with the reason when the server no longer wants this worker. */
   readonly expelled: Deferred<never>
@@ -178,10 +189,11 @@ class Server<Peer> {
   async #attend(connection: Connection<Peer, ServerMessage, WorkerMessage>): Promise<void> {
     const { describe, events } = this.#options
     const remote = new RemoteWorker(connection)
-    const { name } = describe(connection.peer)
+    let { name } = describe(connection.peer)
     let session: Session<Peer> | undefined
     try {
       session = await this.#admit(remote)
+      name = session.name
       await Promise.race([this.#train(session), session.expelled.promise])
       this.#dismiss(session, { kind: 'peer-left', peer: name, reason: 'finished' })
     } catch (thrown) {
@@ -204,7 +216,7 @@ class Server<Peer> {
     const late = new Deferred<never>()
     const cancel = clock.after(limits.helloMs, () => late.reject(helloLate(limits)))
     const hello = await Promise.race([remote.hello(), late.promise]).finally(cancel)
-    const { name, evidence, workerIndex } = describe(remote.connection.peer)
+    const { evidence, workerIndex, withdrawn } = describe(remote.connection.peer)
     const inPlace = this.#sessions.get(hello.worker)
     verifyHello(hello, {
       jobDigest: job.digest,
@@ -215,10 +227,14 @@ class Server<Peer> {
     })
     this.#planDigest ??= hello.planDigest
     const { worker, examples, dataSource } = hello
+    const name = `worker${worker}`
     this.#roster.set(worker, { worker, name, evidence, examples, dataSource })
-    const session = { remote, worker: hello.worker, key: hello.session, expelled: new Deferred<never>() }
-    this.#sessions.set(hello.worker, session)
-    this.#lost.delete(hello.worker)
+    const session = { remote, worker, name, key: hello.session, expelled: new Deferred<never>() }
+    const expel = (): void => session.expelled.reject(withdrawn?.reason)
+    if (withdrawn?.aborted) expel()
+    withdrawn?.addEventListener('abort', expel)
+    this.#sessions.set(worker, session)
+    this.#lost.delete(worker)
     this.#cancelGivingUp()
     inPlace?.remote.connection.destroy()
     events({ kind: 'peer-joined', peer: name, evidence })

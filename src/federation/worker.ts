@@ -24,7 +24,8 @@ import type { ComputedUpdate, Training } from './training.ts'
 
 export interface WorkerOptions<Peer> {
   readonly connect: (signal: AbortSignal) => Promise<Connection<Peer, WorkerMessage, ServerMessage>>
-  readonly describe: (peer: Peer) => { name: string; evidence: PeerEvidence }
+  /** `withdrawn`: aborted, with the error as its reason, when the server is no longer acceptable. */
+  readonly describe: (peer: Peer) => { name: string; evidence: PeerEvidence; withdrawn?: AbortSignal }
   /** Which failures of `connect` are worth another attempt: a server that is not there, not one that proved unacceptable. */
   readonly mayRetry: (error: unknown) => boolean
   readonly hello: Hello
@@ -106,13 +107,16 @@ class Worker<Peer> {
     const connection = await this.#connect() // ① both sides have proven what they are
     const targets = manifest.map(({ name }) => this.#parameters.get(name)?.data as Float32Array)
     const server = new RemoteServer(connection, manifest, targets)
-    const { name, evidence } = describe(connection.peer)
+    const { name, evidence, withdrawn } = describe(connection.peer)
     let leaving: Promise<void> | undefined
     const leave = (reason: PublicError): void => {
       leaving ??= server.leave(reason)
     }
     const stop = (): void => leave(stopped())
     signal.addEventListener('abort', stop)
+    const withdraw = (): void => connection.destroy()
+    if (withdrawn?.aborted) withdraw()
+    withdrawn?.addEventListener('abort', withdraw)
     try {
       await server.join(hello)
       events({ kind: 'peer-joined', peer: name, evidence })
@@ -121,12 +125,14 @@ class Worker<Peer> {
       await server.close()
       return scores
     } catch (error) {
+      if (withdrawn?.aborted) throw withdrawn.reason
       // What is wrong on this side, or with what the server sent, the server is told.
       if (isLoss(error)) connection.destroy()
       else leave(publicError(error))
       throw error
     } finally {
       signal.removeEventListener('abort', stop)
+      withdrawn?.removeEventListener('abort', withdraw)
       await leaving
       events({ kind: 'traffic', peer: name, bytesSent: connection.bytesSent, bytesReceived: connection.bytesReceived })
     }

@@ -155,11 +155,11 @@ async function next(frames: FrameSocket, expected: 'hello' | 'quote' | 'accepted
 }
 
 async function refuse(frames: FrameSocket, error: unknown): Promise<void> {
-  // A peer that refused us, or went away, needs no answer; our own bugs are nobody else's business.
   const { code, message } = publicError(error)
-  const silent = ['ratls-refused-by-peer', 'ratls-exchange-closed', 'internal'].includes(code)
-  if (!silent) frames.write('refused', cutToBytes(`${code}\n${message}`, 1024))
-  await frames.end(silent ? 0 : lingerMs)
+  // A peer that refused us, or went away, needs no answer; our own bugs are nobody else's business.
+  if (['ratls-refused-by-peer', 'ratls-exchange-closed', 'internal'].includes(code)) return
+  frames.write('refused', cutToBytes(`${code}\n${message}`, 1024))
+  await frames.end(lingerMs)
 }
 
 /** The peer's own words, to be shown as such: printable, bounded, and no reason to believe anything. */
