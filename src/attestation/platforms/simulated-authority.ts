@@ -88,7 +88,7 @@ export async function openSimulatedAuthority(options: AuthorityOptions): Promise
   const present = await readIfPresent(join(path, 'authority.json'))
   if (present === undefined) await createOnce(path, options)
   const text = present ?? (await readFile(join(path, 'authority.json'), 'utf8'))
-  return new SimulatedAuthority(options.directory, parseState(path, text))
+  return new SimulatedAuthority(options.directory, parseJson(path, stateSchema, text))
 }
 
 /** Whole or not at all: a directory is filled aside and renamed. Who loses the race uses what the winner made. */
@@ -103,19 +103,6 @@ async function createOnce(path: string, { directory, now, secret }: AuthorityOpt
     await rm(aside, { recursive: true, force: true })
     const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
     if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw cause
-  }
-}
-
-function parseState(path: string, text: string): State {
-  const invalid = (cause: unknown) =>
-    new PlatformError('platform-state-invalid', `expected the state of a simulated authority in ${path}`, {
-      hint: 'Delete the directory to have a new authority made; policies that name the old root must then name the new one.',
-      cause,
-    })
-  try {
-    return v.parse(stateSchema, JSON.parse(text))
-  } catch (cause) {
-    throw invalid(cause)
   }
 }
 
@@ -267,7 +254,7 @@ function parseJson<T>(path: string, schema: v.GenericSchema<unknown, T>, text: s
     return v.parse(schema, JSON.parse(text))
   } catch (cause) {
     throw new PlatformError('platform-state-invalid', `expected state of a simulated platform in ${path}`, {
-      hint: 'Delete this file; it is made again when needed.',
+      hint: 'Delete it to have it made anew; a new authority has a new root, which policies must then name.',
       cause,
     })
   }
