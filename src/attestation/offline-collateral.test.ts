@@ -3,10 +3,10 @@ import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { requires, sharedDirectory } from '../../test/requirements.ts'
 import { scratchDirectory, testAuthority, testCollateral, testEnclave } from '../../test/simulated.ts'
-import { readTextFile } from './bounded-file.ts'
 import type { QuoteCollateral } from './collateral.ts'
 import { OfflineCollateral, openOfflineCollateral, readCollateralBundle } from './offline-collateral.ts'
 import type { SimulatedAuthority } from './platforms/simulated-authority.ts'
+import { readTextFile } from './text-file.ts'
 
 let authority: SimulatedAuthority
 let bundles: Record<'platform' | 'processor', QuoteCollateral>

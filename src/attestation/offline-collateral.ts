@@ -3,7 +3,7 @@
  * Collateral from bundles in files, for machines without a way to a PCCS: `cloister collateral fetch` makes them, in the shape that DCAP
  * libraries exchange. Whoever carries the files can leave one out or bring an old one, nothing else: all of it is signed.
  */
-import { readTextFile } from './bounded-file.ts'
+
 import { verifyPckCaChain, verifyPckChain } from './chain.ts'
 import { parseCollateral, type QuoteCollateral } from './collateral.ts'
 import type { CollateralSource } from './collateral-source.ts'
@@ -11,6 +11,7 @@ import { PccsError } from './pccs-error.ts'
 import { parsePckIdentity } from './pck.ts'
 import { parseQuote } from './quote.ts'
 import { parseTcbInfo } from './tcb.ts'
+import { readTextFile } from './text-file.ts'
 
 const maxBundleBytes = 16_000_000
 

@@ -36,13 +36,17 @@ const dated = v.object({
   nextUpdate: v.pipe(v.string(), v.isoTimestamp()),
 })
 
-/** `{"tcbInfo":{…},"signature":"…"}`, or `enclaveIdentity`. */
+/** `{"tcbInfo":{…},"signature":"…"}`, or `enclaveIdentity`. No expression here looks at a blank twice: answers may have millions. */
 export function parseSignedDocument(name: 'tcbInfo' | 'enclaveIdentity', text: string, chain: string): SignedDocument {
   const start = new RegExp(`^\\s*\\{\\s*"${name}"\\s*:\\s*`).exec(text)
-  const end = /\s*,\s*"signature"\s*:\s*"([0-9a-fA-F]{128})"\s*\}\s*$/.exec(text)
-  if (start === null || end === null) throw malformed(`{"${name}": …, "signature": …}`, excerpt(text))
+  const signatureAt = text.lastIndexOf('"signature"')
+  const end = /^"signature"\s*:\s*"([0-9a-fA-F]{128})"\s*\}\s*$/.exec(text.slice(Math.max(signatureAt, 0)))
+  const middle = text.slice(start?.[0].length ?? 0, signatureAt).trimEnd()
+  if (start === null || end === null || !middle.endsWith(',')) {
+    throw malformed(`{"${name}": …, "signature": …}`, excerpt(text))
+  }
   const document = {
-    body: text.slice(start[0].length, end.index),
+    body: middle.slice(0, -1).trimEnd(),
     signature: end[1]!.toLowerCase(),
     issuerChain: parseChain(chain),
   }
@@ -84,16 +88,17 @@ function revocationDer(bytes: Buffer): Buffer {
   // The text of a hex CRL begins with "30" too: 0x33 0x30.
   if (bytes[0] === sequenceTag && (bytes[1] ?? 0) > longForm) return bytes
   const text = bytes.toString('latin1').trim()
-  if (/^(?:[0-9a-fA-F]{2})+$/.test(text)) return Buffer.from(text, 'hex')
-  const pem = /^-----BEGIN X509 CRL-----\s+([A-Za-z0-9+/=\s]+)-----END X509 CRL-----$/.exec(text)
+  if (text.length % 2 === 0 && /^[0-9a-fA-F]+$/.test(text)) return Buffer.from(text, 'hex')
+  const pem = /^-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]+)-----END X509 CRL-----$/.exec(text)
   if (pem !== null) return Buffer.from(pem[1]!, 'base64')
   throw malformed('a CRL in DER, hex or PEM', excerpt(text))
 }
 
-/** Leaf first, root last, in the strict PEM that our reader takes. Headers bring it percent-encoded. */
+/** Leaf first, root last, in the strict PEM that our reader takes: services put blank lines and other line ends between certificates. */
 export function parseChain(text: string): string {
   try {
-    const pem = `${text.replace(/\r\n/g, '\n').trim()}\n`
+    const lines = text.split('\n').map((line) => line.trim())
+    const pem = `${lines.filter((line) => line !== '').join('\n')}\n`
     const certificates = splitPem(pem)
     if (certificates.length > maxChainCertificates) throw new Error(`${certificates.length} certificates`)
     for (const der of certificates) parseCertificate(der)
@@ -106,8 +111,7 @@ export function parseChain(text: string): string {
 export function decodeHeader(name: string, value: string | undefined): string {
   if (value === undefined) throw malformed(`a header ${name}`, 'none')
   try {
-    // A blank that came as `+`, as form encoding has it, stands between BEGIN and CERTIFICATE only.
-    return decodeURIComponent(value.replace(/(BEGIN|END)\+CERTIFICATE/g, '$1 CERTIFICATE'))
+    return decodeURIComponent(value)
   } catch (cause) {
     throw malformed(`a percent-encoded header ${name}`, excerpt(value), cause)
   }

@@ -3,11 +3,10 @@
  * Collateral on disk, so that a restart needs no PCCS. One file a document, written aside and renamed. The host can change, swap or roll back
  * these files as it can the answers of the service: what is read is parsed like an answer, what does not parse counts as absent.
  */
-import { createHash, randomUUID } from 'node:crypto'
-import { mkdir, open, rename, rm } from 'node:fs/promises'
+import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { readTextFile } from './bounded-file.ts'
+import { readTextFile, replaceTextFile } from './text-file.ts'
 
 const schema = v.strictObject({
   format: v.literal(1),
@@ -42,23 +41,8 @@ export class CollateralCache {
   }
 
   async write(url: string, { fetchedAt, document }: CachedDocument): Promise<void> {
-    await mkdir(this.#directory, { recursive: true })
-    const path = this.#path(url)
-    const aside = `${path}.${randomUUID()}`
     const text = JSON.stringify({ format: 1, url, fetchedAt: fetchedAt.toISOString(), document })
-    try {
-      const file = await open(aside, 'wx', 0o644)
-      try {
-        await file.writeFile(text)
-        await file.sync()
-      } finally {
-        await file.close()
-      }
-      await rename(aside, path)
-    } catch (cause) {
-      await rm(aside, { force: true })
-      throw cause
-    }
+    await replaceTextFile(this.#path(url), text)
   }
 
   #path(url: string): string {

@@ -4,7 +4,8 @@
  *
  * The host decides which service is asked and holds the disk cache, so it can withhold collateral or keep an old one alive until that
  * expires; policies bound this by evaluation number and dates. A peer decides which quote is asked about: nothing is fetched for a
- * quote whose PCK certificate does not chain to the trusted root, so that strangers cannot make us ask for platforms that do not exist.
+ * quote whose PCK certificate does not chain to the trusted root, so that strangers cannot make us ask for platforms that do not
+ * exist. A quote that only names its PCK certificate costs one look-up before that can be told.
  */
 import type { EventSink } from '../observability/events.ts'
 import { verifyPckChain } from './chain.ts'

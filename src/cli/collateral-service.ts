@@ -2,11 +2,11 @@
 /** Which PCCS a command asks: what its options say, else what Intel's quoting library on this machine is told, else Intel itself. */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { readTextFile } from '../attestation/bounded-file.ts'
 import { type CloudName, cloudProfile } from '../attestation/cloud-profiles.ts'
 import { PccsClient, type PccsOptions } from '../attestation/pccs.ts'
 import { PccsError } from '../attestation/pccs-error.ts'
 import { defaultQcnlPath, intelPcsUrl, parseQcnl, type QcnlConfig, qcnlFor } from '../attestation/qcnl.ts'
+import { readTextFile } from '../attestation/text-file.ts'
 import { splitPem } from '../x509/pem.ts'
 import { parseCertificate } from '../x509/read.ts'
 import { type CliContext, cacheDirectory } from './context.ts'

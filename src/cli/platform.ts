@@ -5,10 +5,10 @@
  */
 
 import { randomBytes } from 'node:crypto'
-import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { startPccsServer } from '../attestation/pccs-server.ts'
 import { fingerprintOf, openSimulatedAuthority } from '../attestation/platforms/simulated-authority.ts'
+import { replaceTextFile } from '../attestation/text-file.ts'
 import { type CliContext, exitStatus } from './context.ts'
 
 export interface ServeOptions {
@@ -34,8 +34,11 @@ export async function serve(context: Context, options: ServeOptions): Promise<nu
   const { host = '127.0.0.1', port = 8081 } = options
   const server = await startPccsServer({ authority, host, port, now: context.now })
   try {
-    await writeAside(join(directory, simulatedRootFile), authority.certificates.root.pem)
-    await writeAside(join(directory, simulatedQcnlFile), `${JSON.stringify({ pccs_url: server.url }, undefined, 2)}\n`)
+    await replaceTextFile(join(directory, simulatedRootFile), authority.certificates.root.pem)
+    await replaceTextFile(
+      join(directory, simulatedQcnlFile),
+      `${JSON.stringify({ pccs_url: server.url }, undefined, 2)}\n`,
+    )
     const said = {
       pccsUrl: server.url,
       rootFile: join(directory, simulatedRootFile),
@@ -78,13 +81,6 @@ function textOf(
     `variants   ${said.variants.join(', ') || 'none, the platform is healthy'}`,
   ]
   return `${lines.join('\n')}\n`
-}
-
-async function writeAside(path: string, text: string): Promise<void> {
-  await mkdir(resolve(path, '..'), { recursive: true })
-  const aside = `${path}.${randomBytes(6).toString('hex')}`
-  await writeFile(aside, text)
-  await rename(aside, path)
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

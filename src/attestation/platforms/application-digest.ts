@@ -2,10 +2,10 @@
 /**
  * MRENCLAVE on the simulated platform: SHA-256 over the list of the application's own files, each line as `sha256sum` writes it, so that
  * anyone can compute it: `cd <root> && sha256sum <files in this order> | sha256sum`. Change a byte of the code and it is another
- * enclave, as on SGX. Tests, type declarations and source maps are no code that runs.
+ * enclave, as on SGX. Dependencies count by the lock file, where there is one. Tests, type declarations and source maps are no code that runs.
  */
 import { createHash } from 'node:crypto'
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir, readFile, realpath } from 'node:fs/promises'
 import { basename, dirname, join, relative, sep } from 'node:path'
 
 export interface MeasuredFile {
@@ -20,8 +20,9 @@ export interface ApplicationMeasurement {
 }
 
 /** Of the build that `entryFile` starts: its directory (dist, or src when run from sources), the package file and the lock file. */
-export function measureBuild(entryFile: string): Promise<ApplicationMeasurement> {
-  const directory = dirname(entryFile)
+export async function measureBuild(entryFile: string): Promise<ApplicationMeasurement> {
+  // npm starts a program through a link.
+  const directory = dirname(await realpath(entryFile))
   return measureApplication(dirname(directory), [basename(directory), 'package.json', 'package-lock.json'])
 }
 

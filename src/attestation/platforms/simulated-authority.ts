@@ -34,6 +34,7 @@ import {
   subjectKeyIdentifier,
 } from '../../x509/write.ts'
 import { pkiNames } from '../format.ts'
+import { replaceTextFile } from '../text-file.ts'
 import { PlatformError } from './platform.ts'
 import { parseVariants, type Variants } from './simulated-variants.ts'
 
@@ -87,7 +88,7 @@ export async function openSimulatedAuthority(options: AuthorityOptions): Promise
   const present = await readIfPresent(join(path, 'authority.json'))
   if (present === undefined) await createOnce(path, options)
   const text = present ?? (await readFile(join(path, 'authority.json'), 'utf8'))
-  return new SimulatedAuthority(options.directory, parseState(path, text))
+  return new SimulatedAuthority(options.directory, parseJson(path, stateSchema, text))
 }
 
 /** Whole or not at all: a directory is filled aside and renamed. Who loses the race uses what the winner made. */
@@ -102,19 +103,6 @@ async function createOnce(path: string, { directory, now, secret }: AuthorityOpt
     await rm(aside, { recursive: true, force: true })
     const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
     if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw cause
-  }
-}
-
-function parseState(path: string, text: string): State {
-  const invalid = (cause: unknown) =>
-    new PlatformError('platform-state-invalid', `expected the state of a simulated authority in ${path}`, {
-      hint: 'Delete the directory to have a new authority made; policies that name the old root must then name the new one.',
-      cause,
-    })
-  try {
-    return v.parse(stateSchema, JSON.parse(text))
-  } catch (cause) {
-    throw invalid(cause)
   }
 }
 
@@ -166,12 +154,12 @@ export class SimulatedAuthority {
 
   async setVariants(entries: readonly string[]): Promise<void> {
     parseVariants(entries)
-    await this.#replace('variants.json', JSON.stringify(entries))
+    await replaceTextFile(join(this.directory, 'variants.json'), `${JSON.stringify(entries)}\n`)
   }
 
   async register(machine: SimulatedMachine): Promise<void> {
-    await mkdir(join(this.directory, 'machines'), { recursive: true })
-    await this.#replace(`machines/${this.qeId(machine.name)}.json`, JSON.stringify(machine))
+    const path = join(this.directory, 'machines', `${this.qeId(machine.name)}.json`)
+    await replaceTextFile(path, `${JSON.stringify(machine)}\n`)
   }
 
   async machines(): Promise<SimulatedMachine[]> {
@@ -188,14 +176,6 @@ export class SimulatedAuthority {
   /** What a quoting enclave writes in its quotes to say on which machine it runs. */
   qeId(machineName: string): string {
     return this.deriveBytes(`QE ID of ${machineName}`, 16).toString('hex')
-  }
-
-  async #replace(name: string, text: string): Promise<void> {
-    const path = join(this.directory, name)
-    const aside = await mkdtemp(`${path}.new-`)
-    await writeFile(join(aside, 'content'), `${text}\n`, { mode: 0o600, flush: true })
-    await rename(join(aside, 'content'), path)
-    await rm(aside, { recursive: true })
   }
 }
 
@@ -274,7 +254,7 @@ function parseJson<T>(path: string, schema: v.GenericSchema<unknown, T>, text: s
     return v.parse(schema, JSON.parse(text))
   } catch (cause) {
     throw new PlatformError('platform-state-invalid', `expected state of a simulated platform in ${path}`, {
-      hint: 'Delete this file; it is made again when needed.',
+      hint: 'Delete it to have it made anew; a new authority has a new root, which policies must then name.',
       cause,
     })
   }
