@@ -8,7 +8,10 @@ export default defineConfig({
     pool: 'forks',
     maxWorkers: 2,
     projects: [
-      { extends: true, test: { name: 'unit', include: ['{src,test}/**/*.test.ts'], exclude: slow } },
+      {
+        extends: true,
+        test: { name: 'unit', include: ['{src,test}/**/*.test.ts'], exclude: slow, testTimeout: 60_000 },
+      },
       {
         extends: true,
         test: {

@@ -1,5 +1,29 @@
 #!/usr/bin/env node
 // SPDX-License-Identifier: Apache-2.0
 /** argv → command → exit status. Alone touches argv, signals and exit. */
-process.stderr.write('cloister: no command is wired yet\n')
-process.exitCode = 2
+import { type CliContext, exitStatus } from './cli/context.ts'
+import { run } from './cli/program.ts'
+
+const interruption = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    // The first asks for an orderly end, the second insists.
+    if (interruption.signal.aborted) process.exit(exitStatus.interrupted)
+    interruption.abort(signal)
+  })
+}
+
+const context: CliContext = {
+  env: process.env,
+  cwd: process.cwd(),
+  self: [process.execPath, ...process.execArgv, process.argv[1] as string],
+  stdin: process.stdin,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  now: () => new Date(),
+  signal: interruption.signal,
+}
+
+process.exitCode = await run(process.argv.slice(2), context)
+// Nothing may keep a finished command alive: a read of standard input, a socket that a peer holds open.
+process.exit()

@@ -20,7 +20,7 @@ const table: Record<string, readonly string[]> = {
   ratls: ['attestation', 'x509', 'transport:type'],
   federation: ['privacy', 'storage', 'models:type', 'engine:type', 'transport:type', 'attestation:type'],
   observability: [],
-  config: ['attestation:type'],
+  config: ['attestation'],
   cli: [
     'attestation',
     'config',

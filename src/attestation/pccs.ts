@@ -86,6 +86,15 @@ export class PccsClient implements CollateralSource {
     return this.#store.refresh()
   }
 
+  /** Asks for what does not depend on a platform, past every cache: is the service there, and what has it. */
+  async probe(): Promise<{ readonly qeIdentity: SignedDocument; readonly rootCrl: RevocationDocument }> {
+    const [qeIdentity, rootCrl] = await Promise.all([
+      this.#store.fetch(qeIdentityResource(this.#config)),
+      this.#store.fetch(rootCrlResource(this.#config)),
+    ])
+    return { qeIdentity: qeIdentity.document, rootCrl: rootCrl.document }
+  }
+
   close(): void {
     this.#store.close()
   }

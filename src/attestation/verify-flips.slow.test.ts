@@ -8,8 +8,9 @@ import { intelRootFingerprint } from './format.ts'
 import { trustCollateral, verifyQuote } from './verify.ts'
 
 /**
- * §6.20 on real files: each byte of a quote and of a collateral bundle, as they lie on disk, is changed in each of three ways. Coverage is
- * whole. Bytes without meaning: in the bundle's own JSON, between its tokens, white space that becomes other white space; the test counts them.
+ * §6.20 on real files: each byte of a quote and of a collateral bundle, as they lie on disk, is changed in each of three ways (one bit, the
+ * bit that is the case of a letter, all bits), and all are refused: these files have no byte without meaning. White space between
+ * the tokens of a bundle's JSON has none when it becomes other white space, which none of these changes does.
  */
 const vectors = requires('attestation-vectors')
 const read = (file: string) => readFileSync(join(sharedDirectory, 'attestation-vectors', file))
@@ -40,7 +41,11 @@ function acceptedFlips(bytes: Buffer, accept: (changed: Buffer) => boolean): str
 
 vectors.describe('§6.20 every byte of real files', () => {
   const cases = [
-    { quote: 'automata-attestation/quotev3.bin', collateral: 'automata-attestation/quotev3.case3.collateral.json', now: 1756530546 },
+    {
+      quote: 'automata-attestation/quotev3.bin',
+      collateral: 'automata-attestation/quotev3.case3.collateral.json',
+      now: 1756530546,
+    },
     { quote: 'phala/sgx_quote.bin', collateral: 'phala/sgx_quote.case1.collateral.json', now: 1751624924 },
   ]
   test.each(cases)('$quote', ({ quote, collateral, now }) => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Starts the processes of a run on this machine and watches them. A child gets its private settings as one JSON line on
- * standard input, which stays open: its end tells the child that the launcher is gone. Outside the enclave.
+ * Starts the processes of a run on this machine and watches them. A child's standard input stays open: its end tells the child
+ * that the launcher is gone. Outside the enclave.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
@@ -12,8 +12,6 @@ export interface LaunchOptions {
   readonly self: readonly [string, ...string[]]
   readonly arguments: readonly string[]
   readonly env: Readonly<Record<string, string | undefined>>
-  /** Sent on standard input, where neither `ps` nor the environment shows it. */
-  readonly secrets?: unknown
   readonly onEvent: (event: CloisterEvent) => void
   /** What the child writes on standard error, a line at a time. */
   readonly onDiagnostic: (line: string) => void
@@ -36,7 +34,6 @@ export function launch(options: LaunchOptions): LaunchedProcess {
     detached: true,
   })
   child.stdin?.on('error', () => {}) // The child may die first; its exit says so.
-  child.stdin?.write(`${JSON.stringify(options.secrets ?? {})}\n`)
 
   const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })
   lines.on('line', (line) => {

@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The directory of one run: what lies where in it, and its creation. docs/cli.md lists the files. */
-import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { CodedError } from '../errors.ts'
 
 export class RunDirectoryError extends CodedError<'out-not-empty' | 'out-not-writable'> {}
 
-/** Makes `out` (default `runs/<time>` below `cwd`); refuses a directory that holds another run. */
-export function createRunDirectory(options: { out: string | undefined; cwd: string; now: Date }): string {
-  const { out, cwd, now } = options
+export interface RunDirectoryOptions {
+  /** `runs/<time>` when absent. */
+  readonly out: string | undefined
+  readonly cwd: string
+  readonly now: Date
+  /** A file that the run will write: where it is already, the directory holds an earlier run and is refused. */
+  readonly marker: string
+}
+
+export function createRunDirectory(options: RunDirectoryOptions): string {
+  const { out, cwd, now, marker } = options
   const time = now.toISOString().replaceAll(':', '').replace('T', '-').slice(0, 17)
   const directory = resolve(cwd, out ?? join('runs', time))
   try {
@@ -19,12 +27,12 @@ export function createRunDirectory(options: { out: string | undefined; cwd: stri
       cause,
     })
   }
-  if (existsSync(join(directory, 'events.jsonl'))) {
+  if (existsSync(join(directory, marker))) {
     throw new RunDirectoryError(
       'out-not-empty',
-      `${directory}: expected a new or empty directory, got one of an earlier run`,
+      `${directory}: expected a new or empty directory, got one with ${marker} of an earlier run`,
       {
-        hint: `Name another with --out DIR, or move ${readdirSync(directory).slice(0, 3).join(', ')}, … away.`,
+        hint: 'Name another with --out DIR, or move this one away.',
       },
     )
   }

@@ -25,6 +25,25 @@ export const deploymentSchema = v.strictObject({
     }),
     { listen: { host: '127.0.0.1', port: 0 } },
   ),
+  /** What attests this process: Gramine on SGX (the default), or a simulated platform, which protects nothing. */
+  platform: v.optional(
+    v.variant('kind', [
+      v.strictObject({ kind: v.literal('gramine') }),
+      v.strictObject({ kind: v.literal('simulated'), directory: path }),
+    ]),
+  ),
+  /** Where collateral for peers' quotes comes from; Intel's quoting library's configuration when nothing is said. */
+  collateral: v.optional(
+    v.strictObject({
+      pccs: v.optional(v.pipe(v.string(), v.url())),
+      qcnl: v.optional(path),
+      /** Files with bundles instead of a service. */
+      bundles: v.optional(v.pipe(v.array(path), v.minLength(1))),
+      /** What was fetched survives restarts in it. */
+      cacheDirectory: v.optional(path),
+    }),
+    {},
+  ),
   data: v.optional(v.strictObject({ directory: v.optional(path) }), {}),
   engine: v.optional(
     v.strictObject({

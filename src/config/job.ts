@@ -7,6 +7,7 @@
 import { createHash } from 'node:crypto'
 import canonicalize from 'canonicalize'
 import * as v from 'valibot'
+import { policySchema } from '../attestation/policy-format.ts'
 
 const count = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(2 ** 31 - 1))
 const countOrZero = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(2 ** 31 - 1))
@@ -58,7 +59,13 @@ const optimizer = v.variant('name', [
     name: v.literal('adam'),
     beta1: v.optional(fraction, 0.9),
     beta2: v.optional(fraction, 0.999),
-    epsilon: v.optional(positive, 1e-8),
+    epsilon: v.optional(positive, 1e-7),
+  }),
+  v.strictObject({
+    name: v.literal('yogi'),
+    beta1: v.optional(fraction, 0.9),
+    beta2: v.optional(fraction, 0.999),
+    epsilon: v.optional(positive, 1e-3),
   }),
 ])
 
@@ -74,15 +81,16 @@ const mode = v.variant('name', [
     name: v.literal('synchronous'),
     /** How many workers' gradients make an update; all present workers when absent. */
     quorum: v.optional(count),
-    /** A round goes on with what it has (at least `quorum`, or one worker) after this time. */
+    /** A round goes on with what it has, `minimumWorkers` at least, so long after its first gradient. */
     deadlineMs: v.optional(count, 60_000),
+    minimumWorkers: v.optional(count, 1),
   }),
 ])
 
 const partition = v.variant('scheme', [
   v.strictObject({ scheme: v.literal('iid') }),
   v.strictObject({ scheme: v.literal('dirichlet'), alpha: positive }),
-  v.strictObject({ scheme: v.literal('by-label'), labelsPerWorker: v.optional(count, 2) }),
+  v.strictObject({ scheme: v.literal('by-label'), piecesPerWorker: v.optional(count, 2) }),
   v.strictObject({ scheme: v.literal('by-size'), proportions: v.array(positive) }),
   /** Every worker's data directory is its shard, whole: the case of real data owners. */
   v.strictObject({ scheme: v.literal('own') }),
@@ -94,6 +102,8 @@ export const jobSchema = v.strictObject({
   /** Every random choice of the run derives from it: initial values, partition, order, augmentation. */
   seed: v.optional(countOrZero, 1),
   workers: v.pipe(count, v.maxValue(1024)),
+  /** Who may take part: server and workers judge each other by it. `cloister simulate` adds its own where it is absent. */
+  admission: v.optional(policySchema),
   model,
   data: v.strictObject({
     name: v.literal('cifar-10'),

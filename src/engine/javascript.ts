@@ -17,6 +17,8 @@ import type {
   TypedArray,
 } from './engine.ts'
 import { EngineError } from './engine-error.ts'
+import './kernels/gradients.ts'
+import './kernels/resizing.ts'
 import { checkInputs, checkTensor, elementCount, selectOutputs, viewOf } from './signature.ts'
 
 export function createJavascriptEngine(): Engine {
@@ -52,7 +54,7 @@ function compile(definition: ProgramDefinition): Program {
       signal?.throwIfAborted()
       checkInputs(name, signature, inputs)
       if (closed)
-        throw new EngineError('program-closed', `Program '${name}' was run after it had been closed`, {
+        throw new EngineError('program-closed', `Program '${name}' was used after it had been closed`, {
           hint: 'Close a program only when nothing uses it any more.',
         })
       // A step holds the thread from start to end: whoever waits for the event loop gets it between two of them.

@@ -141,11 +141,9 @@ function load(directory: string): Library {
       throw new EngineError('engine-missing', `TensorFlow ${tensorflowVersion} is not there: no file ${path}`, {
         hint: 'Run `cloister engine install`, or name the directory that holds both library files.',
       })
-  // TensorFlow's kernels may run on the calling thread: koffi's default of 128 KiB is too little for them.
-  koffi.config({ async_stack_size: 4 * 1024 * 1024, resident_async_pools: 2 })
   // TensorFlow leaves oneDNN off where the CPU lacks AVX-512 VNNI, at half the speed; it reads this while it is loaded.
   // The C function, because in a worker thread process.env is a copy that native code does not see.
-  const c = koffi.load(null)
+  const c = standardLibrary()
   const setEnvironment = c.func('setenv', 'int', ['str', 'str', 'int'])
   setEnvironment('TF_ENABLE_ONEDNN_OPTS', '1', 1)
   setEnvironment('TF_CPP_MIN_LOG_LEVEL', '2', 0)
@@ -176,6 +174,18 @@ function load(directory: string): Library {
     allocate: (bytes) => koffi.alloc('uint8_t', bytes) as Pointer,
     free: (address) => koffi.free(address),
   }
+}
+
+let c: LibraryHandle | undefined
+
+/** The functions of C that this process has anyway. koffi must be configured before it loads anything, once. */
+function standardLibrary(): LibraryHandle {
+  if (c === undefined) {
+    // TensorFlow's kernels may run on the calling thread: koffi's default of 128 KiB is too little for them.
+    koffi.config({ async_stack_size: 4 * 1024 * 1024, resident_async_pools: 2 })
+    c = koffi.load(null)
+  }
+  return c
 }
 
 /** RTLD_NODELETE: unloading TensorFlow, as koffi does when the process ends, crashes in its destructors. */

@@ -50,6 +50,13 @@ function compile(library: Library, threads: number, definition: ProgramDefinitio
   const known = [...recording.outputs.keys()]
   let closing: Promise<void> | undefined
 
+  function checkOpen(): void {
+    if (closing !== undefined)
+      throw new EngineError('program-closed', `Program '${name}' was used after it had been closed`, {
+        hint: 'Close a program only when nothing uses it any more.',
+      })
+  }
+
   async function run(
     inputs: Readonly<Record<string, HostTensor>>,
     { outputs: wanted, signal }: RunOptions = {},
@@ -57,10 +64,7 @@ function compile(library: Library, threads: number, definition: ProgramDefinitio
     signal?.throwIfAborted()
     checkInputs(name, signature, inputs)
     const chosen = selectOutputs(name, known, wanted)
-    if (closing !== undefined)
-      throw new EngineError('program-closed', `Program '${name}' was run after it had been closed`, {
-        hint: 'Close a program only when nothing uses it any more.',
-      })
+    checkOpen()
     const fetches = chosen.map((output) => recording.outputs.get(output)!)
     const results = runPinned(inputs, fetches).then((pointers) => adopt(library, chosen, fetches, pointers))
     return signal === undefined ? results : orAborted(results, signal)
@@ -84,7 +88,10 @@ function compile(library: Library, threads: number, definition: ProgramDefinitio
     name,
     inputs: signature,
     run,
-    graphDef: () => graph.toGraphDef(),
+    graphDef() {
+      checkOpen()
+      return graph.toGraphDef()
+    },
     close() {
       closing ??= session.close().then(() => {
         graph.delete()

@@ -5,7 +5,8 @@ import type { Hello, Push } from './protocol/remote-worker.ts'
 
 export interface AdmissionRules {
   readonly jobDigest: Uint8Array
-  readonly planDigest: Uint8Array
+  /** Of the first worker; any is good as long as there was none. */
+  readonly planDigest: Uint8Array | undefined
   readonly workers: number
   /** The only index that the peer's credentials allow; any when absent. */
   readonly workerIndex?: number | undefined
@@ -22,7 +23,7 @@ export function verifyHello(hello: Hello, rules: AdmissionRules): void {
       { hint: 'Give server and workers the same job file; any difference in it, even a number, makes another job.' },
     )
   }
-  if (!sameBytes(hello.planDigest, rules.planDigest)) {
+  if (rules.planDigest !== undefined && !sameBytes(hello.planDigest, rules.planDigest)) {
     throw new FederationError(
       'plan-mismatch',
       `expected the data plan ${hex(rules.planDigest)}, got a worker of the plan ${hex(hello.planDigest)}`,

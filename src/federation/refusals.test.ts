@@ -41,7 +41,7 @@ async function honestWorkerFinishes(server: RunningServer): Promise<void> {
 
 type Body = Parameters<typeof workerMessage>[0]
 
-function say(connection: WorkerConnection, ...bodies: Body[]): Promise<void[]> {
+function say(connection: WorkerConnection, ...bodies: Body[]): Promise<unknown> {
   return Promise.all(bodies.map((body) => connection.send(workerMessage(body))))
 }
 
@@ -51,6 +51,8 @@ async function refusal(connection: WorkerConnection): Promise<string | undefined
     for await (const { message } of connection.incoming) if (message.case === 'refused') return message.value.code
   } catch (error) {
     return `threw ${(error as Error).message}`
+  } finally {
+    connection.destroy()
   }
   return undefined
 }
@@ -64,7 +66,6 @@ describe('a worker that is not admitted', () => {
     ['another protocol version', greeting({}, 2), 'protocol-unsupported'],
     ['another job', greeting({ jobDigest: new Uint8Array(32).fill(9) }), 'job-mismatch'],
     ['a short digest', greeting({ jobDigest: new Uint8Array(31).fill(1) }), 'hello-malformed'],
-    ['another data plan', greeting({ planDigest: new Uint8Array(32).fill(9) }), 'plan-mismatch'],
     ['no session', greeting({ session: new Uint8Array() }), 'hello-malformed'],
     ['an index beyond the job', greeting({ worker: 2 }), 'worker-index-unknown'],
     ['an index that is not its own', greeting(), 'worker-index-forbidden', { name: 'bound', workerIndex: 0 }],
@@ -78,6 +79,19 @@ describe('a worker that is not admitted', () => {
     expect(await refusal(connection)).toBe(code)
     await honestWorkerFinishes(server)
     expect(kinds(server.events, 'peer-refused')).toMatchObject([{ address: peer.name, error: { code } }])
+  })
+
+  test('another data plan than the first worker has', async () => {
+    const server = start()
+    const first = await connectTo(server.wire, { name: 'first' })
+    await say(first, { case: 'hello', value: { protocol: 1, ...helloOf(0) } })
+    const messages = first.incoming[Symbol.asyncIterator]()
+    expect((await messages.next()).value?.message.case).toBe('welcome')
+    const second = await connectTo(server.wire, { name: 'second' })
+    await say(second, greeting({ planDigest: new Uint8Array(32).fill(9) }))
+    expect(await refusal(second)).toBe('plan-mismatch')
+    first.destroy()
+    await honestWorkerFinishes(server)
   })
 
   test('a second worker with the same index; the first goes on', async () => {
@@ -156,6 +170,7 @@ describe('a worker whose pushes are wrong', () => {
     }
     await say(connection, ...bodies)
     await expect(remote.assignment()).rejects.toMatchObject({ code })
+    connection.destroy()
     await honestWorkerFinishes(server)
     expect(kinds(server.events, 'peer-left')[0]).toMatchObject({ reason: 'refused', error: { code } })
     expect(server.saved.at(-1)?.version).toBe(3)

@@ -26,8 +26,7 @@ import { TensorSet } from './tensor-set.ts'
 
 export interface ServerOptions<Peer> {
   readonly listener: Listener<Peer, ServerMessage, WorkerMessage>
-  /** What is known about an authenticated peer. `workerIndex`: the only index that it may take; any when absent. */
-  readonly describe: (peer: Peer) => { name: string; evidence: PeerEvidence; workerIndex?: number }
+  readonly describe: (peer: Peer) => PeerDescription
   readonly job: ServerJob
   readonly engine: Engine
   readonly model: ModelState
@@ -42,9 +41,19 @@ export interface ServerOptions<Peer> {
   readonly signal: AbortSignal
 }
 
+/** What is known about an authenticated peer. */
+export interface PeerDescription {
+  /** Of the connection; once admitted a worker is called by its index. */
+  readonly name: string
+  readonly evidence: PeerEvidence
+  /** The only index that it may take; any when absent. */
+  readonly workerIndex?: number
+  /** Aborted, with the error as its reason, when the peer is no longer acceptable. */
+  readonly withdrawn?: AbortSignal
+}
+
 export interface ServerJob {
   readonly digest: Uint8Array
-  readonly planDigest: Uint8Array
   readonly workers: number
   /** Most examples of one push: bounds its weight in a mean. */
   readonly batchSize: number
@@ -72,6 +81,17 @@ export interface ServerResult {
   readonly seconds: number
   /** Over the held-out examples of all workers; without examples when stopped or when no worker was left to score. */
   readonly heldOut: Scored
+  /** Every worker that was ever in training, by index. */
+  readonly workers: readonly WorkerSummary[]
+}
+
+export interface WorkerSummary {
+  readonly worker: number
+  readonly name: string
+  readonly evidence: PeerEvidence
+  /** In its shard. */
+  readonly examples: number
+  readonly dataSource: string
 }
 
 /** A push in the strategy's hands. */
@@ -85,6 +105,7 @@ export interface PendingUpdate extends Contribution {
 interface Session<Peer> {
   readonly remote: RemoteWorker<Peer>
   readonly worker: number
+  readonly name: string
   readonly key: Uint8Array
   /** Rejects with the reason when the server no longer wants this worker. */
   readonly expelled: Deferred<never>
@@ -114,6 +135,9 @@ class Server<Peer> {
   #cancelReview = (): void => undefined
   #cancelGivingUp = (): void => undefined
   #examples = 0
+  /** The first worker's; the server sees no data and cannot make a plan of its own. */
+  #planDigest: Uint8Array | undefined
+  readonly #roster = new Map<number, WorkerSummary>()
 
   constructor(options: ServerOptions<Peer>) {
     this.#options = options
@@ -133,7 +157,9 @@ class Server<Peer> {
       await Promise.all(this.#attending)
       const [version, seconds] = [model.version, (clock.now() - startedAt) / 1000]
       events({ kind: 'finished', steps: version, examples: this.#examples, seconds })
-      return { reason: this.#complete ? 'complete' : 'stopped', version, examples: this.#examples, seconds, heldOut }
+      const workers = [...this.#roster.values()].sort((a, b) => a.worker - b.worker)
+      const reason = this.#complete ? 'complete' : 'stopped'
+      return { reason, version, examples: this.#examples, seconds, heldOut, workers }
     } finally {
       signal.removeEventListener('abort', stop)
       this.#cancelReview()
@@ -163,18 +189,19 @@ class Server<Peer> {
   async #attend(connection: Connection<Peer, ServerMessage, WorkerMessage>): Promise<void> {
     const { describe, events } = this.#options
     const remote = new RemoteWorker(connection)
-    const { name } = describe(connection.peer)
+    let { name } = describe(connection.peer)
     let session: Session<Peer> | undefined
     try {
       session = await this.#admit(remote)
+      name = session.name
       await Promise.race([this.#train(session), session.expelled.promise])
       this.#dismiss(session, { kind: 'peer-left', peer: name, reason: 'finished' })
     } catch (thrown) {
       const error = publicError(thrown)
       const reason = error.code === 'peer-lost' || error.code === 'worker-left' ? 'lost' : 'refused'
       if (error.code === 'peer-lost') connection.destroy()
-      else if (error.code === 'worker-left') await connection.close()
-      else await this.#refuse(remote, thrown)
+      else if (error.code === 'worker-left') await remote.close()
+      else this.#refuse(remote, thrown)
       if (session === undefined) events({ kind: 'peer-refused', address: name, error })
       else if (this.#sessions.get(session.worker) !== session) {
         events({ kind: 'peer-left', peer: name, reason: 'replaced' })
@@ -189,12 +216,25 @@ class Server<Peer> {
     const late = new Deferred<never>()
     const cancel = clock.after(limits.helloMs, () => late.reject(helloLate(limits)))
     const hello = await Promise.race([remote.hello(), late.promise]).finally(cancel)
-    const { name, evidence, workerIndex } = describe(remote.connection.peer)
+    const { evidence, workerIndex, withdrawn } = describe(remote.connection.peer)
     const inPlace = this.#sessions.get(hello.worker)
-    verifyHello(hello, { ...job, jobDigest: job.digest, workerIndex, sessionInPlace: inPlace?.key })
-    const session = { remote, worker: hello.worker, key: hello.session, expelled: new Deferred<never>() }
-    this.#sessions.set(hello.worker, session)
-    this.#lost.delete(hello.worker)
+    verifyHello(hello, {
+      jobDigest: job.digest,
+      planDigest: this.#planDigest,
+      workers: job.workers,
+      workerIndex,
+      sessionInPlace: inPlace?.key,
+    })
+    this.#planDigest ??= hello.planDigest
+    const { worker, examples, dataSource } = hello
+    const name = `worker${worker}`
+    this.#roster.set(worker, { worker, name, evidence, examples, dataSource })
+    const session = { remote, worker, name, key: hello.session, expelled: new Deferred<never>() }
+    const expel = (): void => session.expelled.reject(withdrawn?.reason)
+    if (withdrawn?.aborted) expel()
+    withdrawn?.addEventListener('abort', expel)
+    this.#sessions.set(worker, session)
+    this.#lost.delete(worker)
     this.#cancelGivingUp()
     inPlace?.remote.connection.destroy()
     events({ kind: 'peer-joined', peer: name, evidence })
@@ -267,11 +307,11 @@ class Server<Peer> {
     }
   }
 
-  /** Says why, ends our half of the stream, and leaves the rest to the worker. */
-  async #refuse(remote: RemoteWorker<Peer>, error: unknown): Promise<void> {
-    this.#ending.add(remote.connection)
-    await remote.refuse(error)
-    void remote.ended().then(() => this.#ending.delete(remote.connection))
+  /** Training does not wait for a worker that was refused to take notice. */
+  #refuse(remote: RemoteWorker<Peer>, error: unknown): void {
+    const { connection } = remote
+    this.#ending.add(connection)
+    void remote.refuse(error).then(() => this.#ending.delete(connection))
   }
 
   #settle(update: PendingUpdate, outcome: PushOutcome): void {

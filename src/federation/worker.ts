@@ -15,6 +15,7 @@ import { type Clock, pause } from './clock.ts'
 import type { Scores } from './evaluation.ts'
 import { FederationError } from './federation-error.ts'
 import type { Manifest } from './manifest.ts'
+import { lost } from './protocol/message-reader.ts'
 import type { ServerMessage, WorkerMessage } from './protocol/messages.ts'
 import { RemoteServer } from './protocol/remote-server.ts'
 import type { Hello } from './protocol/remote-worker.ts'
@@ -23,7 +24,8 @@ import type { ComputedUpdate, Training } from './training.ts'
 
 export interface WorkerOptions<Peer> {
   readonly connect: (signal: AbortSignal) => Promise<Connection<Peer, WorkerMessage, ServerMessage>>
-  readonly describe: (peer: Peer) => { name: string; evidence: PeerEvidence }
+  /** `withdrawn`: aborted, with the error as its reason, when the server is no longer acceptable. */
+  readonly describe: (peer: Peer) => { name: string; evidence: PeerEvidence; withdrawn?: AbortSignal }
   /** Which failures of `connect` are worth another attempt: a server that is not there, not one that proved unacceptable. */
   readonly mayRetry: (error: unknown) => boolean
   readonly hello: Hello
@@ -101,33 +103,47 @@ class Worker<Peer> {
 
   /** One connection, from the handshake to the end of training. */
   async #withServer(): Promise<Scores> {
-    const { connect, describe, events, hello, manifest, signal } = this.#options
-    const connection = await connect(signal) // ① both sides have proven what they are
+    const { describe, events, hello, manifest, signal } = this.#options
+    const connection = await this.#connect() // ① both sides have proven what they are
     const targets = manifest.map(({ name }) => this.#parameters.get(name)?.data as Float32Array)
     const server = new RemoteServer(connection, manifest, targets)
-    const { name, evidence } = describe(connection.peer)
+    const { name, evidence, withdrawn } = describe(connection.peer)
     let leaving: Promise<void> | undefined
     const leave = (reason: PublicError): void => {
       leaving ??= server.leave(reason)
     }
     const stop = (): void => leave(stopped())
     signal.addEventListener('abort', stop)
+    const withdraw = (): void => connection.destroy()
+    if (withdrawn?.aborted) withdraw()
+    withdrawn?.addEventListener('abort', withdraw)
     try {
       await server.join(hello)
       events({ kind: 'peer-joined', peer: name, evidence })
       this.#alone = { since: Number.POSITIVE_INFINITY, attempts: 0 }
       const scores = await this.#train(server)
-      await connection.close()
+      await server.close()
       return scores
     } catch (error) {
+      if (withdrawn?.aborted) throw withdrawn.reason
       // What is wrong on this side, or with what the server sent, the server is told.
       if (isLoss(error)) connection.destroy()
       else leave(publicError(error))
       throw error
     } finally {
       signal.removeEventListener('abort', stop)
+      withdrawn?.removeEventListener('abort', withdraw)
       await leaving
       events({ kind: 'traffic', peer: name, bytesSent: connection.bytesSent, bytesReceived: connection.bytesReceived })
+    }
+  }
+
+  async #connect(): Promise<Connection<Peer, WorkerMessage, ServerMessage>> {
+    const { connect, mayRetry, signal } = this.#options
+    try {
+      return await connect(signal)
+    } catch (error) {
+      throw mayRetry(error) ? lost('no server could be reached', error) : error
     }
   }
 
@@ -184,8 +200,8 @@ class Worker<Peer> {
 
   /** Waits before the next attempt, or throws when there is none. */
   async #waitForServer(error: unknown): Promise<void> {
-    const { clock, events, mayRetry, reconnectForMs, signal } = this.#options
-    if (!isLoss(error) && !mayRetry(error)) throw error
+    const { clock, events, reconnectForMs, signal } = this.#options
+    if (!isLoss(error)) throw error
     const now = clock.now()
     const since = Math.min(this.#alone.since, now)
     const attempt = this.#alone.attempts + 1

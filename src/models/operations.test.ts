@@ -3,6 +3,7 @@
 import * as tf from '@tensorflow/tfjs'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { expectClose, expectGradient } from '../../test/finite-differences.ts'
 import { batchNormTraining, relu, sparseSoftmaxCrossEntropy } from './operations.ts'
 
 const bounded = { seed: 20_251, numRuns: 25 }
@@ -11,33 +12,6 @@ const value = fc.integer({ min: -300, max: 300 }).map((n) => n / 100 + 0.003)
 function values(shape: readonly number[]): fc.Arbitrary<number[]> {
   const size = shape.reduce((product, dimension) => product * dimension, 1)
   return fc.array(value, { minLength: size, maxLength: size })
-}
-
-function expectClose(actual: tf.Tensor, expected: tf.Tensor, tolerance = 1e-4): void {
-  expect(actual.shape).toEqual(expected.shape)
-  const [left, right] = [actual.dataSync(), expected.dataSync()]
-  left.forEach((entry, i) => {
-    expect(Math.abs(entry - right[i]!), `element ${i}: ${entry}, ${right[i]}`).toBeLessThanOrEqual(
-      tolerance * (1 + Math.abs(right[i]!)),
-    )
-  })
-}
-
-/** Central differences of a scalar function in float32: good to about 1e-2 for values near 1. */
-function expectGradient(f: (x: tf.Tensor) => tf.Tensor, at: tf.Tensor): void {
-  const gradient = tf.grad((x: tf.Tensor) => f(x).sum())(at)
-  const step = 1e-2
-  const start = at.dataSync()
-  const differences = Array.from(start, (_, i) => {
-    const along = (sign: number) => {
-      const moved = Float32Array.from(start)
-      moved[i]! += sign * step
-      return Array.from(f(tf.tensor(moved, at.shape)).dataSync())
-    }
-    const [above, below] = [along(1), along(-1)]
-    return above.reduce((sum, entry, j) => sum + (entry - below[j]!) / (2 * step), 0)
-  })
-  expectClose(gradient, tf.tensor(differences, at.shape), 2e-2)
 }
 
 test('relu and its gradient, also of what tf.layers call', () => {
@@ -162,26 +136,6 @@ test('sparseSoftmaxCrossEntropy against finite differences, and at logits that o
 
 test.each([-1, 3])('sparseSoftmaxCrossEntropy refuses label %i of 3 classes', (label) => {
   expect(() => sparseSoftmaxCrossEntropy(tf.tensor1d([label], 'int32'), tf.ones([1, 3]))).toThrow(`label ${label}`)
-})
-
-test.each(['same', 'valid', 1] as const)(
-  'the gradient of average pooling is its forward pass transposed, padding %s',
-  (pad) => {
-    const x = tf.tensor4d(
-      [...Array(2 * 5 * 4 * 2).keys()].map((n) => Math.sin(n)),
-      [2, 5, 4, 2],
-    )
-    const weights = tf.sin(tf.range(0, tf.avgPool(x, 3, 2, pad).size)).reshape(tf.avgPool(x, 3, 2, pad).shape)
-    expectGradient((x) => tf.avgPool(x as tf.Tensor4D, 3, 2, pad).mul(weights), x)
-  },
-)
-
-test('the gradient of average pooling in three dimensions too', () => {
-  const x = tf.tensor5d(
-    [...Array(3 * 3 * 4).keys()].map((n) => Math.sin(n)),
-    [1, 3, 3, 4, 1],
-  )
-  expectGradient((x) => tf.avgPool3d(x as tf.Tensor5D, [2, 3, 2], [1, 2, 1], 'same').square(), x)
 })
 
 test('gradients leave no tensor behind', () => {

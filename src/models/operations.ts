@@ -7,7 +7,6 @@
  */
 import assert from 'node:assert/strict'
 import * as tf from '@tensorflow/tfjs'
-import './average-pooling.ts'
 
 /** Rectified linear unit. Importing this module gives every `tf.relu`, also inside `tf.layers`, the one-pass gradient. */
 export function relu<T extends tf.Tensor>(x: T): T {

@@ -18,7 +18,8 @@ export function splitPem(text: string): Buffer[] {
     const start = at + begin.length + lineEnd.length
     if (stop < start) throw malformed(`"${end}" after offset ${at}`)
     const der = Buffer.from(body.slice(start, stop), 'base64')
-    if (!body.startsWith(encodePem(der, lineEnd), at)) throw malformed(`a certificate in strict PEM at offset ${at}`)
+    if (der.length === 0 || !body.startsWith(encodePem(der, lineEnd), at))
+      throw malformed(`a certificate in strict PEM at offset ${at}`)
     certificates.push(der)
     at = stop + end.length
     if (at < body.length) {

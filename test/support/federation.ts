@@ -48,7 +48,6 @@ export const describe = ({ name, workerIndex }: Peer) =>
 
 export const testJob: ServerJob = {
   digest: new Uint8Array(32).fill(1),
-  planDigest: new Uint8Array(32).fill(2),
   workers: 2,
   batchSize,
   totalUpdates: 6,
@@ -165,7 +164,9 @@ export function overheard(
 
 export function helloOf(worker: number, changes: Partial<Hello> = {}): Hello {
   const session = new Uint8Array(16).fill(100 + worker)
-  return { jobDigest: testJob.digest, planDigest: testJob.planDigest, worker, examples: 60, session, ...changes }
+  const planDigest = new Uint8Array(32).fill(2)
+  const dataSource = 'invented'
+  return { jobDigest: testJob.digest, planDigest, worker, examples: 60, session, dataSource, ...changes }
 }
 
 export interface RunningWorker {

@@ -6,7 +6,7 @@
  */
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
-import { join, relative, sep } from 'node:path'
+import { basename, dirname, join, relative, sep } from 'node:path'
 
 export interface MeasuredFile {
   /** Relative to the root, with `/`. */
@@ -17,6 +17,12 @@ export interface MeasuredFile {
 export interface ApplicationMeasurement {
   readonly mrEnclave: string
   readonly files: readonly MeasuredFile[]
+}
+
+/** Of the build that `entryFile` starts: its directory (dist, or src when run from sources), the package file and the lock file. */
+export function measureBuild(entryFile: string): Promise<ApplicationMeasurement> {
+  const directory = dirname(entryFile)
+  return measureApplication(dirname(directory), [basename(directory), 'package.json', 'package-lock.json'])
 }
 
 /** `entries`: files and directories under `root`; what is absent does not count (a checkout has a lock file, a package has none). */

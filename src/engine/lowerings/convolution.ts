@@ -126,21 +126,20 @@ const depthwiseBackpropFilter = lowering<tf.DepthwiseConv2dNativeBackpropFilterA
   },
 )
 
-// TensorFlow.js pads three-dimensional convolutions by name only, so nothing has to be fitted.
-
-const conv3D = lowering<tf.Conv3DAttrs>((graph, { x, filter }, attributes) =>
-  node(graph, 'Conv3D', [x!, filter!], windowAttributes(convolutionWindow(x!.shape, filter!.shape, attributes))),
-)
+const conv3D = lowering<tf.Conv3DAttrs>((graph, { x, filter }, attributes) => {
+  const window = convolutionWindow(x!.shape, filter!.shape, attributes)
+  return node(graph, 'Conv3D', [window.fit(graph, x!), filter!], windowAttributes(window))
+})
 
 const conv3DBackpropInput = lowering<tf.Conv3DBackpropInputV2Attrs>((graph, { dy, filter }, attributes) => {
   const window = convolutionWindow(attributes.inputShape, filter!.shape, attributes)
-  const operands = [int32s(graph, attributes.inputShape), filter!, dy!]
-  return node(graph, 'Conv3DBackpropInputV2', operands, windowAttributes(window))
+  const operands = [int32s(graph, window.fitted), filter!, dy!]
+  return window.unfit(graph, node(graph, 'Conv3DBackpropInputV2', operands, windowAttributes(window)))
 })
 
 const conv3DBackpropFilter = lowering<tf.Conv3DBackpropFilterV2Attrs>((graph, { x, dy }, attributes) => {
   const window = convolutionWindow(x!.shape, attributes.filterShape, attributes)
-  const operands = [x!, int32s(graph, attributes.filterShape), dy!]
+  const operands = [window.fit(graph, x!), int32s(graph, attributes.filterShape), dy!]
   return node(graph, 'Conv3DBackpropFilterV2', operands, windowAttributes(window))
 })
 

@@ -17,7 +17,8 @@ function rounding(type: string): Lowering {
   return (graph, { x }) => (x!.dtype === 'float32' ? node(graph, type, [x!]) : x!)
 }
 
-function test(type: string): Lowering {
+/** Computed of the float32 value, whatever the input is; what comes out is the operation's own type. */
+function ofFloat(type: string): Lowering {
   return (graph, { x }) => node(graph, type, [cast(graph, x!, 'float32')])
 }
 
@@ -70,7 +71,7 @@ export const elementwise: LoweringEntries = [
   ['Cos', real('Cos')],
   ['Cosh', real('Cosh')],
   ['Erf', real('Erf')],
-  ['Exp', real('Exp')],
+  ['Exp', ofFloat('Exp')],
   ['Expm1', real('Expm1')],
   ['Log', real('Log')],
   ['Log1p', real('Log1p')],
@@ -90,15 +91,16 @@ export const elementwise: LoweringEntries = [
   ['Step', step],
   ['ClipByValue', clipByValue],
   ['Cast', lowering<tf.CastAttrs>((graph, { x }, { dtype }) => cast(graph, x!, dtype as 'float32' | 'int32' | 'bool'))],
-  ['IsFinite', test('IsFinite')],
-  ['IsInf', test('IsInf')],
-  ['IsNan', test('IsNan')],
+  ['IsFinite', ofFloat('IsFinite')],
+  ['IsInf', ofFloat('IsInf')],
+  ['IsNan', ofFloat('IsNan')],
 
   ['Add', binary('AddV2')],
   ['Sub', binary('Sub')],
   ['Multiply', binary('Mul')],
   ['RealDiv', realDiv],
-  ['FloorDiv', binary('FloorDiv')],
+  // An int32 even of floats.
+  ['FloorDiv', (graph, { a, b }) => cast(graph, node(graph, 'FloorDiv', [a!, b!]), 'int32')],
   // The result has the sign of the divisor.
   ['Mod', binary('FloorMod')],
   ['Maximum', binary('Maximum')],

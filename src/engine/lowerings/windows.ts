@@ -100,11 +100,14 @@ function windowOf(
     strides: axes.map(({ stride }) => stride),
     dilations: axes.map(({ dilation }) => dilation),
   }
-  if (type === 'VALID' || (type === 'SAME' && !alwaysFit)) {
-    const unchanged = (_: GraphBuilder, x: GraphOutput) => x
-    return { ...placement, padding: type, fitted: shape, fit: unchanged, unfit: unchanged }
-  }
-  // Before and after each axis; where the windows do not reach the end of the input, `after` is negative: cropped.
+  const unchanged = (_: GraphBuilder, x: GraphOutput) => x
+  const native = { ...placement, fitted: shape, fit: unchanged, unfit: unchanged }
+  // In three dimensions TensorFlow.js skips the first element where a stride is longer than its window.
+  if (type === 'SAME' && !alwaysFit && axes.every(({ before }) => before >= 0)) return { ...native, padding: 'SAME' }
+  // Nothing is padded, yet `valid` fits only if it makes as many windows: not when their number was rounded up.
+  const fits = axes.every(({ stride, covered }, i) => covered <= shape[i + 1]! && shape[i + 1]! < covered + stride)
+  if (type === 'VALID' && fits) return { ...native, padding: 'VALID' }
+  // Before and after each axis; where the windows do not reach the ends of the input, these are negative: cropped.
   const none = [0, 0] as const
   const margins = [
     none,
@@ -114,13 +117,12 @@ function windowOf(
   const grown = margins.map((margin) => margin.map((size) => Math.max(size, 0)))
   const cropped = margins.map((margin) => margin.map((size) => Math.max(-size, 0)))
   const fitted = shape.map((size, i) => size + margins[i]![0] + margins[i]![1])
-  const origin = shape.map(() => 0)
-  const begin = grown.map(([before]) => before!)
+  const starts = (margin: readonly (readonly number[])[]) => margin.map(([before]) => before!)
   return {
     ...placement,
     padding: 'VALID',
     fitted,
-    fit: (graph, x, value) => slice(graph, pad(graph, x, grown, value), origin, fitted),
-    unfit: (graph, gradient) => slice(graph, pad(graph, gradient, cropped), begin, shape),
+    fit: (graph, x, value) => slice(graph, pad(graph, x, grown, value), starts(cropped), fitted),
+    unfit: (graph, gradient) => slice(graph, pad(graph, gradient, cropped), starts(grown), shape),
   }
 }

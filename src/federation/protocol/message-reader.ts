@@ -29,6 +29,18 @@ export class MessageReader<Message> {
     return await Promise.race([work, interruption])
   }
 
+  /**
+   * Takes what still comes, and resolves when the stream has ended, in whichever way. After `close` the transport gives the
+   * peer a bounded time for that; a stream that nobody reads would not end before.
+   */
+  async drain(): Promise<void> {
+    try {
+      for (;;) await this.read()
+    } catch {
+      // The end.
+    }
+  }
+
   #ask(): Promise<IteratorResult<Message>> {
     const next = this.#iterator.next().catch((cause: unknown) => {
       throw lost('the connection broke', cause)

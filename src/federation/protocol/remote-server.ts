@@ -97,11 +97,18 @@ export class RemoteServer<Peer> {
     const { code, message } = reason
     try {
       await this.connection.send(workerMessage({ case: 'leave', value: { code, message } }))
-      await this.connection.close()
+      await this.close()
     } catch {
       // The server is gone: it cannot be told.
       this.connection.destroy()
     }
+  }
+
+  /** Ends our half of the stream, waits for the server to end its own, and then the connection has served. */
+  async close(): Promise<void> {
+    await this.connection.close()
+    await this.#reader.drain()
+    this.connection.destroy()
   }
 
   async #read(): Promise<ServerMessage> {

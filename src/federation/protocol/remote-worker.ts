@@ -4,7 +4,7 @@
  * order, size and finiteness; what it means for the model is for server.ts to say.
  */
 
-import { publicError } from '../../errors.ts'
+import { type PublicError, publicError } from '../../errors.ts'
 import type { Connection } from '../../transport/connection.ts'
 import { type PushRules, verifyPush } from '../admission.ts'
 import { FederationError } from '../federation-error.ts'
@@ -31,6 +31,8 @@ export interface Hello {
   readonly worker: number
   readonly examples: number
   readonly session: Uint8Array
+  /** What the worker found its data to be; for reports only. */
+  readonly dataSource: string
 }
 
 export interface Push {
@@ -67,6 +69,7 @@ export class RemoteWorker<Peer> {
     verifyLength('the job digest', hello.jobDigest, digestBytes)
     verifyLength('the data-plan digest', hello.planDigest, digestBytes)
     verifyLength('the session', hello.session, sessionBytes)
+    verifyShort('the data source', hello.dataSource, maxDataSourceCharacters)
     return hello
   }
 
@@ -132,29 +135,26 @@ export class RemoteWorker<Peer> {
 
   async finish(version: number, scores: Readonly<Record<string, number>>): Promise<void> {
     await this.#send({ case: 'finished', value: { version, scores: { ...scores } } })
-    await this.connection.close()
-    await this.ended()
+    await this.close()
   }
 
-  /** Says why and ends the stream. */
+  /** Says why and ends the stream, as `close` does. */
   async refuse(error: unknown): Promise<void> {
     const told = publicError(error)
     try {
       await this.#send({ case: 'refused', value: told })
-      await this.connection.close(told)
+      await this.close(told)
     } catch {
       // The worker is gone: it cannot be told.
       this.connection.destroy()
     }
   }
 
-  /** Resolves when the worker has ended its half of the stream, for which the transport gives it a bounded time. */
-  async ended(): Promise<void> {
-    try {
-      for (;;) await this.#reader.read()
-    } catch {
-      // The end, in whichever way.
-    }
+  /** Ends our half of the stream, waits for the worker to end its own, and then the connection has served. */
+  async close(reason?: PublicError): Promise<void> {
+    await this.connection.close(reason)
+    await this.#reader.drain()
+    this.connection.destroy()
   }
 
   /** Waits for `work` and listens: rejects as soon as the worker goes away or says something. */
@@ -181,6 +181,16 @@ export class RemoteWorker<Peer> {
 
 function left({ code, message }: { code: string; message: string }): FederationError {
   return new FederationError('worker-left', `the worker left: ${code}: ${message}`, { hint: "See the worker's log." })
+}
+
+/** Reports stay short, whoever writes them. */
+const maxDataSourceCharacters = 32
+
+function verifyShort(what: string, text: string, most: number): void {
+  if (text.length <= most) return
+  throw new FederationError('hello-malformed', `${what}: expected at most ${most} characters, got ${text.length}`, {
+    hint: 'The worker does not follow the protocol: compare its version with ours.',
+  })
 }
 
 function verifyLength(what: string, bytes: Uint8Array, expected: number): void {

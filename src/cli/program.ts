@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * All commands and their options. Each action loads its own file when it runs, so that `cloister verify` does not wait
+ * for TensorFlow.js. An action returns its exit status.
+ */
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { type CliContext, exitStatus, printError } from './context.ts'
+
+type Action = (context: CliContext, options: never, ...operands: string[]) => Promise<number>
+
+export async function run(argv: readonly string[], context: CliContext): Promise<number> {
+  let status: number = exitStatus.ok
+  const action =
+    (load: () => Promise<Action>) =>
+    async (...received: unknown[]): Promise<void> => {
+      // Commander passes operands, then the options, then the command itself.
+      const options = received.at(-2) as never
+      const operands = received.slice(0, -2) as string[]
+      status = await (await load())(context, options, ...operands)
+    }
+  const program = build(action)
+  program.configureOutput({
+    writeOut: (text) => context.stdout.write(text),
+    writeErr: (text) => context.stderr.write(text),
+  })
+  program.exitOverride()
+  for (const command of every(program)) command.exitOverride().copyInheritedSettings(program)
+  try {
+    await program.parseAsync([...argv], { from: 'user' })
+  } catch (thrown) {
+    if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? exitStatus.ok : exitStatus.usage
+    if (context.signal.aborted) {
+      context.stderr.write('cloister: interrupted\n')
+      return exitStatus.interrupted
+    }
+    printError(context, thrown)
+    return exitStatus.failed
+  }
+  return status
+}
+
+function* every(command: Command): Generator<Command> {
+  for (const child of command.commands) {
+    yield child
+    yield* every(child)
+  }
+}
+
+const wholeNumber = (text: string): number => {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('expected a whole number')
+  return Number(text)
+}
+
+const collect = (value: string, previous: string[] = []): string[] => [...previous, value]
+
+/** Options that start, simulate, server, worker and train share: the same words everywhere. */
+function runOptions(command: Command, options: { job: 'required' | 'default' }): Command {
+  const job = new Option('--job <file>', 'job file: what all parties agree on')
+  if (options.job === 'required') job.makeOptionMandatory()
+  return command
+    .addOption(job)
+    .option('--set <path=value>', 'change a field of the job, e.g. training.updates=200 (repeatable)', collect)
+    .option('--deployment <file>', 'deployment file: what this host decides')
+    .option('--out <directory>', 'run directory (default: runs/<time>)')
+    .option('--data <directory>', 'data directory (default: CLOISTER_DATA, the cache, the download, synthetic)')
+    .addOption(new Option('--engine <engine>', 'what computes').choices(['auto', 'tensorflow', 'javascript']))
+    .option('--engine-directory <directory>', "directory with TensorFlow's libraries, used as it is")
+    .addOption(new Option('--platform <platform>', 'what attests this process').choices(['gramine', 'simulated']))
+    .option('--platform-directory <directory>', 'state of a simulated platform (cloister platform serve)')
+    .option('--pccs <url>', 'where collateral comes from')
+    .option('--qcnl <file>', "configuration of Intel's quoting library, instead of --pccs")
+    .option('--threads <count>', 'threads of one process (default: the cores, shared)', wholeNumber)
+}
+
+async function verifyAction(): Promise<Action> {
+  const { verify } = await import('./verify.ts')
+  return (context: CliContext, options: Parameters<typeof verify>[1], subject: string) =>
+    verify(context, options, subject)
+}
+
+async function doctorAction(): Promise<Action> {
+  const { doctor } = await import('./doctor.ts')
+  return (context: CliContext, options: Parameters<typeof doctor>[1]) => doctor(context, options)
+}
+
+/** Where collateral comes from: shared by all commands that judge. */
+function serviceOptions(command: Command): Command {
+  return command
+    .option('--pccs <url>', 'PCCS or PCS to ask')
+    .addOption(new Option('--cloud <name>', "a cloud's service").choices(['alibaba', 'azure', 'bytedance', 'tencent']))
+    .option('--region <name>', 'of the cloud, where it has regions')
+    .option('--private-network', "the cloud's address inside its network")
+    .option('--qcnl <file>', "configuration of Intel's quoting library")
+    .option('--insecure-tls', 'take any TLS certificate of the service: collateral is believed for its signatures')
+}
+
+function build(action: (load: () => Promise<Action>) => (...received: unknown[]) => Promise<void>): Command {
+  const program = new Command('cloister')
+    .description('Horizontal federated learning inside SGX enclaves.')
+    .version('0.1.0')
+    .showHelpAfterError('(cloister --help lists the commands, cloister COMMAND --help the options)')
+
+  runOptions(program.command('start'), { job: 'default' })
+    .description('run the main job: engine, data, one server and two workers on this machine')
+    .option('--offline', 'do not fetch the engine: use what the cache holds')
+    .action(action(async () => (await import('./start.ts')).start as Action))
+  runOptions(program.command('simulate'), { job: 'required' })
+    .description('run one server and all workers of a job as processes on this machine')
+    .action(action(async () => (await import('./simulate.ts')).simulate as Action))
+  runOptions(program.command('server'), { job: 'required' })
+    .description('run the parameter server of a job')
+    .option('--listen <host:port>', 'where to listen')
+    .addOption(new Option('--launched').hideHelp())
+    .action(action(async () => (await import('./server.ts')).server as Action))
+  runOptions(program.command('worker'), { job: 'required' })
+    .description('run one worker of a job on this machine’s data')
+    .requiredOption('--index <number>', 'which worker of the job this is, from 0', wholeNumber)
+    .option('--connect <host:port>', 'where the server is')
+    .addOption(new Option('--launched').hideHelp())
+    .action(action(async () => (await import('./worker.ts')).worker as Action))
+  runOptions(program.command('train'), { job: 'required' })
+    .description('run the same job in one process without federation: the baseline')
+    .action(action(async () => (await import('./train.ts')).train as Action))
+
+  const engine = program.command('engine').description("TensorFlow's C library")
+  engine
+    .command('install')
+    .description('fetch the pinned library into the cache')
+    .option('--quiet', 'show no progress')
+    .action(action(async () => (await import('./engine.ts')).install as Action))
+  engine
+    .command('info')
+    .description('what is there, and whether it is intact')
+    .option('--engine-directory <directory>', 'a directory other than the cache')
+    .option('--json', 'machine-readable')
+    .action(action(async () => (await import('./engine.ts')).info as Action))
+
+  const data = program.command('data').description('CIFAR-10 and its stand-in')
+  data
+    .command('fetch')
+    .description('download a data set into the cache, checked against the official digests')
+    .argument('<name>', 'cifar10')
+    .option('--out <directory>', 'where to put it (default: the cache)')
+    .option('--json', 'machine-readable')
+    .action(action(async () => (await import('./data-commands.ts')).fetch as Action))
+  data
+    .command('inspect')
+    .description('sizes, labels, digests and channel means of a data directory')
+    .argument('[directory]')
+    .option('--json', 'machine-readable')
+    .action(action(async () => (await import('./data-commands.ts')).inspect as Action))
+  data
+    .command('synthesize')
+    .description('write a learnable synthetic ten-class set in the format of CIFAR-10')
+    .argument('<directory>')
+    .option('--seed <number>', 'which set', wholeNumber, 1)
+    .option('--records <count>', 'images in each of the six files, 10000 at most', wholeNumber, 2000)
+    .option('--json', 'machine-readable')
+    .action(action(async () => (await import('./data-commands.ts')).synthesize as Action))
+
+  const platform = program.command('platform').description('a simulated SGX platform for any machine')
+  platform
+    .command('serve')
+    .description('make or open a simulated platform and serve its collateral (PCCS) until stopped')
+    .argument('<directory>')
+    .option('--host <host>', 'where to listen', '127.0.0.1')
+    .option('--port <port>', '0 takes a free one', wholeNumber, 8081)
+    .option('--variant <name>', 'what is wrong with it, e.g. out-of-date (repeatable)', collect)
+    .option('--json', 'machine-readable')
+    .action(action(async () => (await import('./platform-commands.ts')).serve as Action))
+  platform
+    .command('set')
+    .description('change what is wrong with a simulated platform while jobs run')
+    .argument('<directory>')
+    .option('--variant <name>', 'what is wrong with it; none: it is healthy (repeatable)', collect)
+    .action(action(async () => (await import('./platform-commands.ts')).set as Action))
+
+  serviceOptions(program.command('verify'))
+    .description('judge a quote, an RA-TLS certificate or a running enclave by a policy, without joining anything')
+    .argument('<subject>', 'file with a quote or certificate, or host:port')
+    .requiredOption('--policy <file>', 'what is wanted')
+    .option('--collateral <file>', 'bundle instead of a service')
+    .option('--root <file>', 'root certificate instead of the one that the policy names')
+    .option('--at <time>', 'judge as of then: ISO 8601, or seconds since 1970')
+    .option('--self <mrenclave>', 'what `self` in the policy stands for, hex')
+    .option('--json', 'machine-readable')
+    .action(action(verifyAction))
+  program
+    .command('measure')
+    .description('MRENCLAVE of this build, and the files that make it')
+    .option('--json', 'machine-readable')
+    .action(action(async () => (await import('./measure.ts')).measure as Action))
+
+  const policy = program.command('policy').description('policies: who may take part')
+  policy
+    .command('init')
+    .description('write the strictest policy that a healthy platform passes')
+    .argument('[file]', 'new file (default: standard output)')
+    .option('--root <file>', "root certificate that is not Intel's")
+    .option('--root-name <name>', 'what to call it')
+    .option('--mrenclave <hex>', 'accepted MRENCLAVE (repeatable; default: self)', collect)
+    .action(action(async () => (await import('./policy.ts')).init as Action))
+  policy
+    .command('check')
+    .description('what a policy says, above all where it is weak')
+    .argument('<file>')
+    .option('--json', 'machine-readable')
+    .action(action(async () => (await import('./policy.ts')).check as Action))
+
+  const collateral = program.command('collateral').description('what quotes are verified with')
+  serviceOptions(collateral.command('fetch'))
+    .description('fetch the collateral of a quote into one bundle for use offline')
+    .argument('<quote>', 'file with a quote or an RA-TLS certificate')
+    .option('--out <file>', 'where to write it (default: standard output)')
+    .option('--root <file>', "root certificate that is not Intel's")
+    .action(action(async () => (await import('./collateral.ts')).fetchCollateral as Action))
+  collateral
+    .command('show')
+    .description('dates, evaluation numbers and TCB levels of a bundle')
+    .argument('<bundle>')
+    .option('--root <file>', "root certificate that is not Intel's")
+    .option('--json', 'machine-readable')
+    .action(action(async () => (await import('./collateral.ts')).showCollateral as Action))
+  serviceOptions(program.command('doctor'))
+    .description('what this machine lacks to run and judge enclaves, and what to do about it')
+    .option('--root <file>', "root certificate that is not Intel's")
+    .option('--quote <file>', 'quote of an enclave on this machine, to judge the platform by')
+    .option('--json', 'machine-readable')
+    .action(action(doctorAction))
+
+  const job = program.command('job').description('job and deployment files')
+  job
+    .command('check')
+    .description('validate a job file and print its digest')
+    .argument('<file>')
+    .option('--set <path=value>', 'change a field (repeatable)', collect)
+    .action(action(async () => (await import('./job.ts')).check as Action))
+  job
+    .command('schema')
+    .description('print the JSON Schema of job or deployment files')
+    .argument('[kind]', 'job or deployment', 'job')
+    .action(action(async () => (await import('./job.ts')).schema as Action))
+  return program
+}

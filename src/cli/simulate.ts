@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * `cloister simulate`: one server and all workers of a job as processes on this machine, exactly as they would run on
+ * several: this file only starts them, shows what they report and ends them in order.
+ */
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { startPccsServer } from '../attestation/pccs-server.ts'
+import { fingerprintOf } from '../attestation/platforms/simulated-authority.ts'
+import type { Deployment } from '../config/deployment.ts'
+import type { Job } from '../config/job.ts'
+import { CodedError, type PublicError } from '../errors.ts'
+import type { CloisterEvent } from '../observability/events.ts'
+import { openAuthority } from './attestation.ts'
+import { type CliContext, cacheDirectory, exitStatus } from './context.ts'
+import { dataForRun } from './data-source.ts'
+import { type LaunchedProcess, launch } from './launch.ts'
+import { loadRun, type RunOptions } from './options.ts'
+import { strictPolicy } from './policy.ts'
+import { createProgress, type Progress } from './progress.ts'
+import { createRunDirectory, writeJson } from './run-directory.ts'
+import { printSummary } from './summary.ts'
+
+export class SimulateError extends CodedError<'run-failed'> {}
+
+/** How long a process may take to save and leave once asked. */
+const graceMs = 30_000
+
+export async function simulate(context: CliContext, options: RunOptions): Promise<number> {
+  const { job, deployment } = loadRun(options, context.env)
+  return runJob(context, { job, deployment })
+}
+
+export interface JobRun {
+  readonly job: Job
+  readonly deployment: Deployment
+}
+
+export async function runJob(context: CliContext, run: JobRun): Promise<number> {
+  const { job, deployment } = run
+  const directory = createRunDirectory({
+    out: deployment.out,
+    cwd: context.cwd,
+    now: context.now(),
+    marker: 'server.log',
+  })
+  const progress = createProgress(context.stdout, context.now)
+  let processes: Processes | undefined
+  let closePlatform = async (): Promise<void> => {}
+  try {
+    const data = await dataForRun(context, {
+      deployment,
+      events: (event) => progress.show('data', event),
+      signal: context.signal,
+    })
+    const attested = await attestedRun(context, run)
+    closePlatform = attested.close
+    writeJson(join(directory, 'job.json'), attested.job)
+    writeJson(join(directory, 'deployment.json'), {
+      ...attested.deployment,
+      out: directory,
+      data: { directory: data.directory },
+      engine: { ...deployment.engine, threads: deployment.engine.threads || threadsEach(job.workers) },
+    })
+    processes = startProcesses(context, { job: attested.job, directory, progress })
+    await processes.finished
+    progress.stop()
+    printSummary(context.stdout, directory)
+    return context.signal.aborted ? exitStatus.interrupted : exitStatus.ok
+  } finally {
+    progress.stop()
+    await processes?.stopAll()
+    await closePlatform()
+  }
+}
+
+/**
+ * A run that names no platform gets a simulated one, with its PCCS for as long as the run lasts, and a job without a policy the
+ * strictest that such a platform passes: peers run this very code.
+ */
+async function attestedRun(
+  context: CliContext,
+  { job, deployment }: JobRun,
+): Promise<JobRun & { close(): Promise<void> }> {
+  if (deployment.platform !== undefined) return { job, deployment, close: async () => {} }
+  const directory = join(cacheDirectory(context.env), 'simulated-platform')
+  const authority = await openAuthority(directory, context.now)
+  await authority.setVariants([])
+  const pccs = await startPccsServer({ authority, host: '127.0.0.1', port: 0, now: context.now })
+  const root = { name: 'simulated', sha256: fingerprintOf(authority.certificates.root) }
+  return {
+    job: { ...job, admission: job.admission ?? strictPolicy(root) },
+    deployment: {
+      ...deployment,
+      platform: { kind: 'simulated', directory },
+      collateral: { ...deployment.collateral, pccs: pccs.url },
+    },
+    close: () => pccs.close(),
+  }
+}
+
+/** Cores are shared among the workers: the server computes for milliseconds while they wait. */
+function threadsEach(workers: number): number {
+  return Math.max(1, Math.floor(availableParallelism() / workers))
+}
+
+interface Processes {
+  /** The server has finished and the workers have left; rejects when the run cannot go on. */
+  readonly finished: Promise<void>
+  stopAll(): Promise<void>
+}
+
+function startProcesses(context: CliContext, options: { job: Job; directory: string; progress: Progress }): Processes {
+  const { job, directory, progress } = options
+  const files = ['--job', join(directory, 'job.json'), '--deployment', join(directory, 'deployment.json'), '--launched']
+  const workers: LaunchedProcess[] = []
+  let failure: PublicError | undefined
+  const start = (source: string, role: string[], seen: (event: CloisterEvent) => void) =>
+    launch({
+      self: context.self,
+      arguments: [...role, ...files],
+      env: context.env,
+      onEvent(event) {
+        progress.show(source, event)
+        if (event.kind === 'failed') failure ??= event.error
+        seen(event)
+      },
+      onDiagnostic: (line) => context.stderr.write(`${source}: ${line}\n`),
+    })
+
+  const stopWorkers = async (): Promise<void> => {
+    for (const worker of workers) worker.stop(graceMs)
+    await Promise.all(workers.map((worker) => worker.exited))
+  }
+  const startWorkers = (address: string): void => {
+    for (let index = 0; index < job.workers; index++) {
+      const role = ['worker', '--index', String(index), '--connect', address]
+      workers.push(start(`worker${index}`, role, () => {}))
+    }
+    Promise.all(workers.map((worker) => worker.exited)).then((exits) => {
+      // A server without any worker left would wait for one for ever: here nobody would start one.
+      if (exits.every((exit) => exit.status !== 0)) server.stop(graceMs)
+    })
+  }
+  const server = start('server', ['server'], (event) => {
+    if (event.kind === 'listening' && workers.length === 0) startWorkers(event.address)
+  })
+  // The server saves what was learnt and sends the workers home; it alone is asked.
+  const interrupt = (): void => server.stop(graceMs)
+  context.signal.addEventListener('abort', interrupt, { once: true })
+
+  const finished = server.exited.then(async (exit) => {
+    if (exit.status !== 0 && !context.signal.aborted) {
+      await stopWorkers()
+      throw new SimulateError(
+        'run-failed',
+        failure === undefined
+          ? `the server process ended with ${JSON.stringify(exit)}`
+          : `${failure.code}: ${failure.message}`,
+        {
+          hint: failure?.hint ?? `Read ${join(directory, 'server.log')}.`,
+        },
+      )
+    }
+    await Promise.all(workers.map((worker) => worker.exited))
+  })
+  return {
+    finished,
+    async stopAll() {
+      context.signal.removeEventListener('abort', interrupt)
+      server.stop(graceMs)
+      await Promise.all([server.exited, stopWorkers()])
+    },
+  }
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+/** `result.json`: the figures of a run; and what a person reads at its end. */
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { PeerEvidence } from '../observability/events.ts'
+import { formatScores } from '../observability/log.ts'
+import type { Output } from './context.ts'
+import type { RoleSession } from './role.ts'
+import { writeJson } from './run-directory.ts'
+
+export interface RunResult {
+  readonly workload: string
+  /** SHA-256 of the job, hex. */
+  readonly job: string
+  readonly mode: 'asynchronous' | 'synchronous' | 'one process'
+  /** `cifar-10` or `synthetic`. */
+  readonly dataSource: string
+  readonly engine: string
+  /** Updates of the model. */
+  readonly steps: number
+  readonly examples: number
+  /** From the first batch handed out to the last update applied; evaluation and start-up left out. */
+  readonly seconds: number
+  readonly examplesPerSecond: number
+  /** Scores of the final model on held-out data; `null` where the run was interrupted before. */
+  readonly heldOut: Readonly<Record<string, number>> | null
+  readonly interrupted: boolean
+  readonly peers: readonly { readonly name: string; readonly examples: number; readonly evidence: PeerEvidence }[]
+}
+
+/** Figures of a finished run, whoever trained. */
+export interface TrainedRun {
+  readonly mode: RunResult['mode']
+  readonly reason: 'complete' | 'stopped'
+  readonly version: number
+  readonly examples: number
+  readonly seconds: number
+  readonly heldOut: { readonly examples: number; readonly scores: Readonly<Record<string, number>> }
+  readonly dataSource: string
+  readonly peers: RunResult['peers']
+}
+
+export function resultOf({ job, digest, engine }: RoleSession, run: TrainedRun): RunResult {
+  return {
+    workload: job.workload,
+    job: Buffer.from(digest).toString('hex'),
+    mode: run.mode,
+    dataSource: run.dataSource,
+    engine: engine.description,
+    steps: run.version,
+    examples: run.examples,
+    seconds: run.seconds,
+    examplesPerSecond: run.seconds > 0 ? run.examples / run.seconds : 0,
+    heldOut: run.heldOut.examples > 0 ? run.heldOut.scores : null,
+    interrupted: run.reason === 'stopped',
+    peers: run.peers,
+  }
+}
+
+/** What may lie in a run directory, in the order in which it is shown. */
+const contents: readonly (readonly [string, string])[] = [
+  ['result.json', 'the figures of this run'],
+  ['model/variables.safetensors', 'the learnt values'],
+  ['model/graph.pb', 'the graph, for TensorFlow and TensorBoard'],
+  ['server.log', 'what the server did'],
+  ['worker0.log', 'what a worker did; each has one'],
+  ['train.log', 'what was done'],
+  ['events.jsonl', 'all of it for machines'],
+  ['partition.json', 'which example trained where'],
+  ['job.json', 'what was agreed on'],
+]
+
+export function writeResult({ directory, events }: RoleSession, result: RunResult): void {
+  const path = join(directory, 'result.json')
+  writeJson(path, result)
+  events({ kind: 'saved', what: 'result', path, step: result.steps })
+}
+
+export function printSummary(output: Output, directory: string): void {
+  const result = JSON.parse(readFileSync(join(directory, 'result.json'), 'utf8')) as RunResult
+  if (result.dataSource.includes('synthetic')) output.write(syntheticNotice)
+  output.write(
+    `${result.steps} updates, ${result.examples} examples in ${result.seconds.toFixed(1)} s ` +
+      `(${result.examplesPerSecond.toFixed(0)} examples/s), ${result.mode}, ${result.engine}\n`,
+  )
+  if (result.heldOut !== null) output.write(`held out: ${formatScores(result.heldOut)}\n`)
+  output.write(`\n${directory}\n`)
+  for (const [file, meaning] of contents) {
+    if (existsSync(join(directory, file))) output.write(`  ${file.padEnd(28)} ${meaning}\n`)
+  }
+  output.write(
+    result.interrupted ? '\nInterrupted: what was learnt until then is saved.\n' : '\nOptimization finished.\n',
+  )
+}
+
+const syntheticNotice = `
+  ************************************************************************
+  *  SYNTHETIC DATA: these figures say nothing about CIFAR-10. The real  *
+  *  images could not be had; give them with --data DIR.                 *
+  ************************************************************************
+
+`

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+/** A party's side of a job: its data, its share of it, and the compiled step. Used by worker and train alike. */
+import { createHash } from 'node:crypto'
+import { join } from 'node:path'
+import { evaluationBatches, trainingBatches } from '../data/batches.ts'
+import { compileEvaluation, compileTraining } from '../engine/step.ts'
+import { manifestOf } from '../federation/manifest.ts'
+import { Training } from '../federation/training.ts'
+import type { Model } from '../models/model.ts'
+import { saveGraph } from './model-files.ts'
+import type { RoleSession } from './role.ts'
+import { writeJson } from './run-directory.ts'
+import { UsageError } from './usage-error.ts'
+import { createModel, openData, type Share, shareOf } from './wiring.ts'
+
+/** Held-out examples scored at once; more than training takes, since nothing is kept for a gradient. */
+const evaluationBatchSize = 500
+
+export interface OpenedTraining {
+  readonly model: Model
+  readonly training: Training
+  readonly share: Share
+  readonly dataSource: string
+  close(): Promise<void>
+}
+
+export async function openTraining(session: RoleSession, index: number): Promise<OpenedTraining> {
+  const { job, deployment, directory, engine, events, signal } = session
+  if (deployment.data.directory === undefined) {
+    throw new UsageError('data-directory-missing', 'expected a directory with the data, got none', {
+      hint: 'Give it with --data DIR, CLOISTER_DATA or data.directory; `cloister data fetch cifar10` downloads CIFAR-10.',
+    })
+  }
+  const data = await openData(deployment.data.directory)
+  try {
+    const share = await shareOf(job, data, index)
+    const model = createModel(job)
+    const { batchSize } = job.training
+    events({ kind: 'progress', activity: 'trace', done: 0, total: 1 })
+    const step = compileTraining(engine, model, batchSize)
+    const evaluation = compileEvaluation(engine, model, evaluationBatchSize)
+    events({ kind: 'progress', activity: 'trace', done: 1, total: 1 })
+    if (index === 0) {
+      if (share.plan !== undefined) writeJson(join(directory, 'partition.json'), share.plan)
+      await saveGraph(session, step.graphDef())
+    }
+    const training = new Training({
+      manifest: manifestOf(model.variables),
+      step,
+      evaluation,
+      batches: trainingBatches(data.training, {
+        shard: share.training,
+        batchSize,
+        seed: job.seed,
+        worker: index,
+        signal,
+      }),
+      heldOut: () => evaluationBatches(data.heldOut, { shard: share.heldOut, batchSize: evaluationBatchSize, signal }),
+      seed: stepSeed(job.seed, index),
+    })
+    return {
+      model,
+      training,
+      share,
+      dataSource: data.dataSource,
+      async close() {
+        await data.close()
+        await step.close()
+        await evaluation.close()
+      },
+    }
+  } catch (error) {
+    await data.close()
+    throw error
+  }
+}
+
+/** Each worker augments with random numbers of its own: int32, from the job's seed and the worker's index. */
+function stepSeed(jobSeed: number, worker: number): number {
+  return createHash('sha256').update(`cloister step seed ${jobSeed} ${worker}`).digest().readInt32LE()
+}
