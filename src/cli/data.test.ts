@@ -2,7 +2,6 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
-import { requires, sharedDirectory } from '../../test/requirements.ts'
 import { fetchData, inspectData, synthesizeData } from './data.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'cli-data-'))
@@ -58,17 +57,4 @@ test('refusals come through: a bad label, nothing to fetch from', async () => {
   await expect(
     fetchData({ cacheDirectory: root, address: 'http://127.0.0.1:1/', json: false, write: () => {} }),
   ).rejects.toMatchObject({ code: 'data-offline' })
-})
-
-requires('cifar10').describe('the real CIFAR-10', () => {
-  const real = join(sharedDirectory, 'data/cifar10')
-
-  test('is not fetched again', async () => {
-    const options = { cacheDirectory: root, directory: real, address: 'http://127.0.0.1:1/' }
-    expect(await outputOf((write) => fetchData({ ...options, json: false, write }))).toBe(
-      `CIFAR-10, all files as published, in ${real}\n`,
-    )
-    const json = await outputOf((write) => fetchData({ ...options, json: true, write }))
-    expect(JSON.parse(json)).toEqual({ dataSource: 'cifar-10', directory: real })
-  })
 })

@@ -23,7 +23,8 @@ function numbered(examples: number, onRead: (indices: number[]) => void = () => 
 }
 
 const whole = (examples: number) => Uint32Array.from({ length: examples }, (_, index) => index)
-const settled = () => new Promise((resolve) => setImmediate(resolve))
+/** After everything that goes on without the network or the disk. */
+const settled = () => new Promise((resolve) => setTimeout(resolve, 5))
 
 describe('training order', () => {
   const orderOf = (options: Parameters<typeof trainingOrder>[0], steps: number): number[] => {

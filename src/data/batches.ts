@@ -5,6 +5,7 @@
  * any step, without having read what came before.
  */
 import { strict as assert } from 'node:assert'
+import { setImmediate } from 'node:timers/promises'
 import { RandomStream } from '../models/philox.ts'
 import { type Batch, type BatchTensor, DataError, type Dataset } from './dataset.ts'
 
@@ -92,10 +93,11 @@ export async function* readAhead<T>(
   signal?.addEventListener('abort', abort)
   if (signal?.aborted) abort()
 
-  // A generator runs its `next` calls one after another: asking early is all that reading ahead takes.
+  // A generator runs its `next` calls one after another: asking early is all that reading ahead takes. The asking waits a turn
+  // of the event loop, so that whoever takes a value can set the engine to work before the next is read.
   const asked: Promise<IteratorResult<T, void>>[] = []
   const ask = (): void => {
-    const next = source.next()
+    const next = setImmediate().then(() => source.next())
     next.catch(() => {}) // Reported when its turn comes.
     asked.push(next)
   }

@@ -3,7 +3,6 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, write
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { requires, sharedDirectory } from '../../test/requirements.ts'
 import type { CloisterEvent } from '../observability/events.ts'
 import { cifar10Classes, cifar10TestFile, cifar10TrainingFiles } from './cifar10.ts'
 import { identifyImages, locateImages, openHeldOut, openTraining } from './locate.ts'
@@ -112,11 +111,5 @@ describe('what a directory holds', () => {
     expect(await identifyImages(directory, digests)).toMatchObject({ dataSource: 'other', classes: cifar10Classes })
     writeFileSync(join(directory, 'batches.meta.txt'), 'only\nthree\nnames\n')
     expect(await identifyImages(directory, digests)).toMatchObject({ dataSource: 'other', classes: cifar10Classes })
-  })
-})
-
-requires('cifar10').describe('the real CIFAR-10', () => {
-  test('is known by its contents', async () => {
-    expect((await identifyImages(join(sharedDirectory, 'data/cifar10'))).dataSource).toBe('cifar-10')
   })
 })

@@ -6,6 +6,10 @@ import { heldOutShard, type PartitionScheme, partition, partitionFromPlan } from
 const schemes: fc.Arbitrary<(workers: number) => PartitionScheme> = fc.oneof(
   fc.constant(() => ({ kind: 'iid' }) as const),
   fc.double({ min: 0.001, max: 1000, noNaN: true }).map((alpha) => () => ({ kind: 'dirichlet', alpha }) as const),
+  // Not so small that some worker of eight is likely to get nothing.
+  fc
+    .double({ min: 0.3, max: 1000, noNaN: true })
+    .map((alpha) => () => ({ kind: 'dirichlet-by-class', alpha }) as const),
   fc.integer({ min: 1, max: 3 }).map((piecesPerWorker) => () => ({ kind: 'by-label', piecesPerWorker }) as const),
   fc
     .array(fc.integer({ min: 1, max: 4 }), { minLength: 8, maxLength: 8 })
@@ -107,11 +111,24 @@ describe('schemes', () => {
     expect(variance / expected).toBeLessThan(1.2)
   })
 
+  test('dirichlet by class: the variance of a worker’s share of a class is that of the distribution', () => {
+    const labels = Uint8Array.from({ length: 100_000 }, (_, index) => index % 200)
+    const [alpha, workers] = [0.5, 5]
+    const { plan } = partition(labels, { scheme: { kind: 'dirichlet-by-class', alpha }, seed: 5, workers })
+    const shares = plan.shards.flatMap(({ labels }) => labels.map((count) => count / 500))
+    const variance = shares.reduce((sum, share) => sum + (share - 1 / workers) ** 2, 0) / shares.length
+    // p(1 − p)/(1 + total parameter), p = 1/5.
+    const expected = (0.2 * 0.8) / (1 + alpha * workers)
+    expect(variance / expected).toBeGreaterThan(0.85)
+    expect(variance / expected).toBeLessThan(1.15)
+  })
+
   test('more workers than examples: an empty shard is refused', () => {
     const few = Uint8Array.of(0, 1)
     const each: PartitionScheme[] = [
       { kind: 'iid' },
       { kind: 'dirichlet', alpha: 1 },
+      { kind: 'dirichlet-by-class', alpha: 1 },
       { kind: 'by-label', piecesPerWorker: 1 },
       { kind: 'by-size', proportions: [1, 1, 1] },
     ]

@@ -19,6 +19,11 @@ const schemeSchema = v.variant('kind', [
    * Brown 2019, §3), sizes equal within one. Workers draw examples in turn; a class that is used up is drawn no more.
    */
   v.strictObject({ kind: v.literal('dirichlet'), alpha: v.pipe(v.number(), v.finite(), v.gtValue(0)) }),
+  /**
+   * Each class is cut among the workers in proportions drawn from a symmetric Dirichlet distribution (Yurochkin et al. 2019, §4;
+   * what NVFlare and Flower mean by α). Sizes differ. Milder than `dirichlet` with the same α.
+   */
+  v.strictObject({ kind: v.literal('dirichlet-by-class'), alpha: v.pipe(v.number(), v.finite(), v.gtValue(0)) }),
   /** Sorted by label, cut into equal pieces, each worker gets so many of them (McMahan et al. 2017, §3). */
   v.strictObject({ kind: v.literal('by-label'), piecesPerWorker: v.pipe(v.number(), v.integer(), v.minValue(1)) }),
   /** Shuffled, sizes in these proportions, one a worker. */
@@ -149,6 +154,8 @@ function assign(labels: Uint8Array, scheme: PartitionScheme, random: RandomStrea
     }
     case 'dirichlet':
       return drawFromMixtures(labels, scheme.alpha, random, workers)
+    case 'dirichlet-by-class':
+      return cutClasses(labels, scheme.alpha, random, workers)
   }
 }
 
@@ -166,13 +173,32 @@ function cut(order: Uint32Array, proportions: readonly number[]): Uint32Array[] 
   })
 }
 
-function drawFromMixtures(labels: Uint8Array, alpha: number, random: RandomStream, workers: number): Uint32Array[] {
-  const unused: number[][] = []
+/** The examples of each class, in random order. */
+function byClass(labels: Uint8Array, random: RandomStream): number[][] {
+  const classes: number[][] = []
   for (const example of random.permutation(labels.length)) {
     const label = labels[example]!
-    while (unused.length <= label) unused.push([])
-    unused[label]!.push(example)
+    while (classes.length <= label) classes.push([])
+    classes[label]!.push(example)
   }
+  return classes
+}
+
+/** Drawn again while some worker has nothing, as often as is reasonable. */
+function cutClasses(labels: Uint8Array, alpha: number, random: RandomStream, workers: number): Uint32Array[] {
+  const symmetric = new Array<number>(workers).fill(alpha)
+  const classes = byClass(labels, random).map((examples) => Uint32Array.from(examples))
+  let shards: Uint32Array[] = []
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const pieces = classes.map((examples) => cut(examples, dirichlet(symmetric, random)))
+    shards = symmetric.map((_, worker) => Uint32Array.from(pieces.flatMap((piece) => [...piece[worker]!])))
+    if (shards.every((shard) => shard.length > 0)) break
+  }
+  return shards
+}
+
+function drawFromMixtures(labels: Uint8Array, alpha: number, random: RandomStream, workers: number): Uint32Array[] {
+  const unused = byClass(labels, random)
   const prior = unused.map((examples) => examples.length / labels.length)
   const mixtures = Array.from({ length: workers }, () =>
     dirichlet(

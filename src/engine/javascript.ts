@@ -17,12 +17,14 @@ import type {
   TypedArray,
 } from './engine.ts'
 import { EngineError } from './engine-error.ts'
-import './kernels/gradients.ts'
-import './kernels/resizing.ts'
+import { mendGradients } from './kernels/gradients.ts'
+import { mendResizing } from './kernels/resizing.ts'
 import { checkInputs, checkTensor, elementCount, selectOutputs, viewOf } from './signature.ts'
 
 export function createJavascriptEngine(): Engine {
   silenceAdvertisement()
+  mendGradients()
+  mendResizing()
   const programs = new Set<Program>()
   return {
     kind: 'javascript',

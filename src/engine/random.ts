@@ -8,6 +8,7 @@
  */
 import * as tf from '@tensorflow/tfjs'
 import type { Random } from '../models/model.ts'
+import { philox4x32 } from '../models/philox.ts'
 
 /** `seed`: int32 [2]. Equal seeds and equal sequences of calls give equal numbers. */
 export function createRandom(seed: tf.Tensor1D): Random {
@@ -27,34 +28,6 @@ export function createRandom(seed: tf.Tensor1D): Random {
   }
 }
 
-type Words = [number, number, number, number]
-
-/** Ten rounds over the counter, the key moving on after each. */
-function philox(counter: Words, key: readonly [number, number]): Words {
-  let [c0, c1, c2, c3] = counter
-  let [k0, k1] = key
-  for (let round = 0; round < 10; round++) {
-    const [high0, low0] = multiply(0xd2511f53, c0)
-    const [high1, low1] = multiply(0xcd9e8d57, c2)
-    c0 = (high1 ^ c1 ^ k0) >>> 0
-    c1 = low1
-    c2 = (high0 ^ c3 ^ k1) >>> 0
-    c3 = low0
-    k0 = (k0 + 0x9e3779b9) >>> 0
-    k1 = (k1 + 0xbb67ae85) >>> 0
-  }
-  return [c0, c1, c2, c3]
-}
-
-/** The high and the low word of a product of two unsigned words. */
-function multiply(a: number, b: number): [high: number, low: number] {
-  const [aHigh, aLow] = [a >>> 16, a & 0xffff]
-  const [bHigh, bLow] = [b >>> 16, b & 0xffff]
-  const middle = aHigh * bLow + ((aLow * bLow) >>> 16)
-  const carry = (middle % 0x10000) + aLow * bHigh
-  return [aHigh * bHigh + Math.floor(middle / 0x10000) + Math.floor(carry / 0x10000), Math.imul(a, b) >>> 0]
-}
-
 /** 23 random bits as the fraction of a float in [1, 2), less 1. */
 function fraction(word: number): number {
   return (word & 0x7fffff) / 0x800000
@@ -68,26 +41,24 @@ function boxMuller(first: number, second: number): [number, number] {
   return [fround(fround(Math.sin(angle)) * radius), fround(fround(Math.cos(angle)) * radius)]
 }
 
-function registerDraw(kernelName: string, distribution: (words: Words) => readonly number[]): void {
+/** `distribution` makes four numbers of the four words of a block. */
+function registerDraw(kernelName: string, distribution: (words: Uint32Array) => readonly number[]): void {
   tf.registerKernel({
     kernelName,
     backendName: 'cpu',
     kernelFunc: ({ inputs, attrs }) => {
       const { shape, draw } = attrs as unknown as { shape: number[]; draw: number }
-      const [low, high] = (inputs.seed as tf.Tensor).dataSync()
-      const key = [low! >>> 0, high! >>> 0] as const
+      const key = Uint32Array.from((inputs.seed as tf.Tensor).dataSync())
+      const words = new Uint32Array(4)
       const values = new Float32Array(tf.util.sizeFromShape(shape))
       for (let i = 0; i < values.length; i += 4) {
-        const block = i / 4
-        const words = philox([block >>> 0, Math.floor(block / 2 ** 32), draw, 0], key)
-        distribution(words).forEach((value, lane) => {
-          if (i + lane < values.length) values[i + lane] = value
-        })
+        philox4x32(Uint32Array.of(i / 4, 0, draw, 0), key, words)
+        values.set(distribution(words).slice(0, values.length - i), i)
       }
       return tf.tensor(values, shape)
     },
   })
 }
 
-registerDraw('CloisterRandomUniform', (words) => words.map(fraction))
-registerDraw('CloisterRandomNormal', ([a, b, c, d]) => [...boxMuller(a, b), ...boxMuller(c, d)])
+registerDraw('CloisterRandomUniform', (words) => Array.from(words, fraction))
+registerDraw('CloisterRandomNormal', ([a, b, c, d]) => [...boxMuller(a!, b!), ...boxMuller(c!, d!)])

@@ -9,8 +9,8 @@ import { CodedError } from '../errors.ts'
 import { withBackend } from './backend.ts'
 import type { ProgramDefinition } from './engine.ts'
 import { EngineError } from './engine-error.ts'
-import './kernels/gradients.ts'
 import type { Graph } from './graph.ts'
+import { mendGradients } from './kernels/gradients.ts'
 import type { GraphDataType, GraphOutput } from './lowering.ts'
 import { lowerings } from './lowerings/table.ts'
 
@@ -33,6 +33,7 @@ function install(): Recorder {
   if (installed === undefined) {
     const recorder = new Recorder()
     tf.registerBackend(backendName, () => recorder, 0)
+    mendGradients()
     installed = recorder
   }
   const recorder = installed

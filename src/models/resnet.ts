@@ -33,8 +33,6 @@ export interface CifarResNetOptions extends ResNetOptions {
 
 export interface BottleneckResNetOptions extends ResNetOptions {
   readonly depth: 50 | 101 | 152
-  /** Which convolution of a stage's first block has the stride: the paper says 1x1, nearly everybody trains 3x3. */
-  readonly stride?: '1x1' | '3x3'
 }
 
 /** 16, 32 and 64 filters, basic blocks; no softmax at the end. */
@@ -74,7 +72,10 @@ export function cifarResNet(options: CifarResNetOptions): tf.LayersModel {
   return tf.model({ inputs: images, outputs: classifier(options.classes)(x), name: `resnet${depth}v${version}` })
 }
 
-/** ResNet-50, 101 and 152 of table 1 with a stem for small images: 3×3 convolution, stride 1, no pooling. Version 1. */
+/**
+ * ResNet-50, 101 and 152 of table 1 with a stem for small images: 3×3 convolution, stride 1, no pooling. Version 1. The stride of
+ * a stage stands in its first 3×3 convolution, as in nearly all implementations; the paper's first one had it in the 1×1 before.
+ */
 export function bottleneckResNet(options: BottleneckResNetOptions): tf.LayersModel {
   const { depth, imageSize } = options
   const blocks = { 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3] }[depth]
@@ -86,9 +87,8 @@ export function bottleneckResNet(options: BottleneckResNetOptions): tf.LayersMod
     for (let block = 1; block <= blocks[stage]!; block++) {
       const name = `conv${stage + 2}_${block}`
       const strides = stage > 0 && block === 1 ? 2 : 1
-      const [stride1, stride3] = options.stride === '1x1' ? [strides, 1] : [1, strides]
-      let y = norm.activated(`${name}/norm1`)(convolution(`${name}/conv1`, filters, 1, stride1)(x))
-      y = norm.activated(`${name}/norm2`)(convolution(`${name}/conv2`, filters, 3, stride3)(y))
+      let y = norm.activated(`${name}/norm1`)(convolution(`${name}/conv1`, filters, 1)(x))
+      y = norm.activated(`${name}/norm2`)(convolution(`${name}/conv2`, filters, 3, strides)(y))
       y = norm.plain(`${name}/norm3`)(convolution(`${name}/conv3`, 4 * filters, 1)(y))
       const skip = block > 1 ? x : norm.plain(`${name}/shortcut_norm`)(projection(name, 4 * filters, strides)(x))
       x = activation(`${name}/relu`)(apply(tf.layers.add({ name: `${name}/add` }), [y, skip]))

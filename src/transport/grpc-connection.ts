@@ -57,7 +57,9 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
     stream.on('close', () => this.#streamClosed())
     stream.on('drain', () => this.#pump())
     call.wire.onDrain(() => this.#pump())
-    this.#session.on('error', (cause) => this.#fail(lost('an error of the connection', cause)))
+    this.#session.on('error', (cause) =>
+      this.#fail(cause instanceof TransportError ? cause : lost('an error of HTTP/2', cause)),
+    )
     this.#session.on('close', () => clearTimeout(this.#deadline))
   }
 

@@ -22,7 +22,7 @@ export interface TransportLimits {
   readonly maxConnectionsPerCertificate: number
   /**
    * A peer that was silent for the interval is pinged, and lost when it stays silent for the timeout: a cut cable is noticed after
-   * their sum. The timeout must outlast the longest pause of the peer's event loop (a step of the JavaScript engine).
+   * at most two intervals and a timeout. The timeout must outlast the longest pause of the peer's event loop (a step of the JavaScript engine).
    */
   readonly keepaliveIntervalMs: number
   readonly keepaliveTimeoutMs: number

@@ -4,7 +4,7 @@
  * ALPN h2. The chain of a certificate proves nothing here (`rejectUnauthorized: false`): `Credentials.authenticate` decides, and
  * until it has, no HTTP/2 frame is read or written. The host owns the network and may cut, delay, replay and inject.
  */
-import { constants } from 'node:crypto'
+import { constants, type X509Certificate } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { connect, createServer, type SecureContextOptions, type TLSSocket } from 'node:tls'
 import type { Credentials } from './connection.ts'
@@ -87,7 +87,7 @@ async function secure<Peer>(
         const failed = (cause?: Error) => reject(handshakeFailure(cause))
         raw.once('close', () => failed())
         handshake((socket) => {
-          socket.on('error', () => {}) // Every later error also closes, and that is what is listened to.
+          socket.on('error', () => raw.destroy()) // Node does not, when a record does not decrypt.
           resolve(socket)
         }, failed)
       })
@@ -109,7 +109,7 @@ async function secure<Peer>(
 }
 
 /** What TLS has to have given before anything else is believed. */
-function verifySession(socket: TLSSocket) {
+export function verifySession(socket: TLSSocket): X509Certificate {
   if (socket.getProtocol() !== 'TLSv1.3' || socket.alpnProtocol !== 'h2') {
     const got = `${socket.getProtocol()} with ${socket.alpnProtocol || 'no protocol'}`
     throw new TransportError('handshake-failed', `expected TLSv1.3 with h2, got ${got}`)

@@ -139,7 +139,7 @@ function fullDuplex(socket: Duplex, maxQueuedBytes: number): Duplex {
     if (!duplex.push(chunk)) socket.pause()
   })
   socket.once('end', () => duplex.push(null))
-  socket.on('error', () => {}) // 'close' follows.
+  socket.on('error', () => duplex.destroy()) // A TLS alert or a record that does not decrypt closes nothing by itself.
   socket.once('close', () => {
     // After an orderly end there may be bytes still to be read.
     if (!socket.readableEnded) duplex.destroy()

@@ -196,6 +196,20 @@ const conv3d: Case = {
   },
 }
 
+const conv3dTranspose: Case = {
+  name: 'conv3dTranspose',
+  ...differentiable,
+  sample: (s) => {
+    const [channels, filters, stride] = [s.integer(1, 3), s.integer(1, 3), s.integer(1, 2)]
+    const [size, filter] = [s.shape(3, 2, 3), s.shape(3, 2, 3)]
+    const shape = [1, ...size.map((n) => n * stride), filters] as [number, number, number, number, number]
+    return {
+      inputs: [s.floats([1, ...size, channels]), s.floats([...filter, filters, channels])],
+      compute: (x, filter) => tf.conv3dTranspose(x as tf.Tensor5D, filter as tf.Tensor5D, shape, stride, 'same'),
+    }
+  },
+}
+
 export const convolution: readonly Case[] = [
   conv2d('conv2d', 'NHWC'),
   conv2d('conv2d with channels first', 'NCHW'),
@@ -212,4 +226,5 @@ export const convolution: readonly Case[] = [
   ...withActivations('fused conv2d', fused('conv2d')),
   ...withActivations('fused depthwiseConv2d', fused('depthwiseConv2d')),
   conv3d,
+  conv3dTranspose,
 ]

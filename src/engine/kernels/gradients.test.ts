@@ -3,7 +3,9 @@
 import * as tf from '@tensorflow/tfjs'
 import { expect, test } from 'vitest'
 import { expectGradient } from '../../../test/finite-differences.ts'
-import './gradients.ts'
+import { mendGradients } from './gradients.ts'
+
+mendGradients()
 
 /** Values and weights without symmetry. */
 function uneven(shape: number[]): tf.Tensor {
@@ -43,4 +45,17 @@ test.each(['reflect', 'symmetric'] as const)('mirrorPad, %s', (mode) => {
 test('mirrorPad by nothing', () => {
   const gradient = tf.grad((x: tf.Tensor) => tf.mirrorPad(x, [[0, 0]], 'reflect').square())(tf.tensor1d([1, 2, 3]))
   expect([...gradient.dataSync()]).toEqual([2, 4, 6])
+})
+
+test('conv3dTranspose', () => {
+  const convolve = (x: tf.Tensor, filter: tf.Tensor) =>
+    weighted(tf.conv3dTranspose(x as tf.Tensor5D, filter as tf.Tensor5D, [1, 5, 5, 3, 2], [2, 2, 1], 'same'))
+  const [x, filter] = [uneven([1, 3, 3, 3, 2]), uneven([2, 3, 1, 2, 2])]
+  expectGradient((x) => convolve(x, filter), x)
+  expectGradient((filter) => convolve(x, filter), filter)
+})
+
+test.each([tf.equal, tf.notEqual, tf.greater, tf.less, tf.lessEqual])('what is chosen by %s', (compare) => {
+  expectGradient((x) => weighted(tf.where(compare(x, x.reverse()), x.square(), x.neg())), uneven([7]))
+  expectGradient((x) => weighted(x.mul(compare(x, 0.1).cast('float32'))), uneven([7]))
 })

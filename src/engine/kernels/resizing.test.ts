@@ -3,7 +3,9 @@
 import * as tf from '@tensorflow/tfjs'
 import { expect, test } from 'vitest'
 import { expectGradient } from '../../../test/finite-differences.ts'
-import './resizing.ts'
+import { mendResizing } from './resizing.ts'
+
+mendResizing()
 
 const alignments = [
   [false, false],

@@ -2,9 +2,15 @@
 /**
  * The backward kernels of image resizing on TensorFlow.js's CPU backend, replaced: its own mix up images of a batch, mix up
  * height and width, and know nothing of half-pixel centres. Resizing is linear along each axis, so its gradient adds every
- * dy to the pixels that it was made from, with the same weights. Importing this module is all there is to do.
+ * dy to the pixels that it was made from, with the same weights.
  */
 import * as tf from '@tensorflow/tfjs'
+
+/** Registers both in the place of the backend's own; the JavaScript engine does so when it is created. */
+export function mendResizing(): void {
+  replace('ResizeBilinearGrad', bilinear)
+  replace('ResizeNearestNeighborGrad', nearest)
+}
 
 interface Resizing {
   readonly alignCorners: boolean
@@ -42,7 +48,7 @@ function nearest(from: number, to: number, resizing: Resizing): Source[][] {
 }
 
 function replace(kernelName: string, sources: (from: number, to: number, resizing: Resizing) => Source[][]): void {
-  if (tf.getKernel(kernelName, 'cpu') !== undefined) tf.unregisterKernel(kernelName, 'cpu')
+  tf.unregisterKernel(kernelName, 'cpu')
   tf.registerKernel({
     kernelName,
     backendName: 'cpu',
@@ -69,6 +75,3 @@ function replace(kernelName: string, sources: (from: number, to: number, resizin
     },
   })
 }
-
-replace('ResizeBilinearGrad', bilinear)
-replace('ResizeNearestNeighborGrad', nearest)

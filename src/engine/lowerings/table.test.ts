@@ -10,13 +10,7 @@ requires('tensorflow-library').describe('lowerings', () => {
   const lookUps = vi.spyOn(lowerings, 'get')
   afterAll(() => lookUps.mockRestore())
 
-  test.each(Object.entries(families))(
-    '%s',
-    async (_, cases) => {
-      for (const seed of [1, 2]) await compareCases(cases, seed)
-    },
-    60_000,
-  )
+  test.each(Object.entries(families))('%s', (_, cases) => compareCases(cases, 1), 60_000)
 
   test('every kernel of the table was in a case', () => {
     const recorded = new Set(lookUps.mock.calls.map(([kernel]) => kernel))

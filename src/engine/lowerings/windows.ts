@@ -14,7 +14,8 @@ type Sizes = readonly number[] | number
 interface WindowAttributes {
   readonly strides: Sizes
   readonly pad: Padding
-  readonly dilations?: Sizes | undefined
+  /** Layers give null for none. */
+  readonly dilations?: Sizes | null | undefined
   readonly dimRoundingMode?: 'floor' | 'round' | 'ceil' | undefined
   readonly depthwise?: boolean
 }
@@ -36,8 +37,9 @@ export interface Window {
 export function convolutionWindow(
   shape: readonly number[],
   filterShape: readonly number[],
-  { strides, pad, dilations = 1, dimRoundingMode, depthwise }: WindowAttributes,
+  { strides, pad, dilations: given, dimRoundingMode, depthwise }: WindowAttributes,
 ): Window {
+  const dilations = given ?? 1
   const { computeConv2DInfo, computeConv3DInfo } = tf.backend_util
   if (shape.length === 4) {
     const [step, spread] = [strides as [number, number], dilations as [number, number]]
