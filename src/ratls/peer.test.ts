@@ -9,7 +9,7 @@ import { type PolicyError, parsePolicy } from '../attestation/policy-format.ts'
 import { parseQuote } from '../attestation/quote.ts'
 import { MonotonicClock } from '../attestation/validity.ts'
 import { parseCertificateEvidence } from './certificate.ts'
-import { describePeer, PeerJudge } from './peer.ts'
+import { PeerJudge } from './peer.ts'
 
 test('collateral that comes again as another object is not verified again, changed collateral is', async () => {
   const authority = await testAuthority()
@@ -22,14 +22,7 @@ test('collateral that comes again as another object is not verified again, chang
     clock: new MonotonicClock(() => testNow.getTime()),
   })
   const quote = parseQuote(await (await testEnclave(authority)).quote(Buffer.alloc(64)))
-  const peer = await judge.judge(quote)
-  expect(describePeer(peer)).toMatchObject({
-    platform: "simulated (not Intel's root)",
-    mrEnclave: codeDigest('cloister'),
-    tcbStatus: 'UpToDate',
-    advisories: [],
-    detail: expect.stringMatching(/^product 1 version 1, FMSPC [0-9a-f]{12}, PPID [0-9a-f]{32}, TCB evaluation 18$/),
-  })
+  expect((await judge.judge(quote)).evidence.tcbStatus).toBe('UpToDate')
   expect((await judge.judge(quote)).evidence.tcbStatus).toBe('UpToDate')
   await expect(judge.judge(quote)).rejects.toMatchObject({ code: 'tcb-info-signature-invalid' })
 })
@@ -96,7 +89,6 @@ vectors.describe('real certificates (interoperable RA-TLS test results), with In
   test.each(cases.filter(({ crlsValidAtNow }) => crlsValidAtNow))('$name, $collateral', async (it) => {
     const peer = await judge(it, true)
     expect(peer.root).toBe('intel')
-    expect(describePeer(peer)).toMatchObject({ platform: 'SGX', detail: expect.stringContaining('DEBUG enclave') })
     expect({ converged: peer.evidence.tcbStatus, advisoryIDs: peer.evidence.advisories }).toMatchObject({
       converged: it.expected.converged,
       advisoryIDs: it.expected.advisoryIDs,

@@ -11,7 +11,6 @@ import { type Policy, rootFingerprintOf } from '../attestation/policy-format.ts'
 import type { Quote } from '../attestation/quote.ts'
 import type { MonotonicClock } from '../attestation/validity.ts'
 import { examineQuote, type TrustedCollateral, trustCollateral } from '../attestation/verify.ts'
-import type { PeerEvidence } from '../observability/events.ts'
 
 /** Bundles whose verification is remembered: one for each kind of platform among the peers, and its successor. */
 const maxRemembered = 16
@@ -48,25 +47,6 @@ export class PeerJudge {
     const trusted = trustCollateral(collateral, rootFingerprintOf(this.#options.policy))
     this.#remembered = [{ collateral, trusted }, ...this.#remembered].slice(0, maxRemembered)
     return trusted
-  }
-}
-
-/** What was proven, in words: for logs, the dashboard and the audit record. */
-export function describePeer({ evidence, root }: AttestedPeer): PeerEvidence {
-  const { measurements, attributes, platform, tcbStatus, advisories, tcbEvaluationNumber } = evidence
-  return {
-    platform: root === 'intel' ? 'SGX' : `${root} (not Intel's root)`,
-    mrEnclave: measurements.mrEnclave,
-    mrSigner: measurements.mrSigner,
-    tcbStatus,
-    advisories,
-    detail: [
-      `product ${measurements.productId} version ${measurements.svn}`,
-      ...(attributes.debug ? ['DEBUG enclave, readable by its host'] : []),
-      `FMSPC ${platform.fmspc}`,
-      `PPID ${platform.ppid}`,
-      `TCB evaluation ${tcbEvaluationNumber}`,
-    ].join(', '),
   }
 }
 
