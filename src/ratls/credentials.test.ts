@@ -356,7 +356,12 @@ describe('renewal', () => {
       broken = false
       await vi.advanceTimersByTimeAsync(100)
       await vi.waitFor(() => expect(credentials.identity()).not.toBe(first))
+      // Closed while a renewal is under way: it ends, and none follows.
+      const second = credentials.identity()
+      vi.advanceTimersByTime(6000)
       credentials.close()
+      await vi.waitFor(() => expect(credentials.identity()).not.toBe(second))
+      await new Promise((resolve) => setImmediate(resolve))
       expect(vi.getTimerCount()).toBe(0)
     } finally {
       vi.useRealTimers()

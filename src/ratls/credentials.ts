@@ -68,6 +68,7 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
   #identity: AttestedIdentity
   #renewed = false
   #renewal: NodeJS.Timeout | undefined
+  #closed = false
 
   private constructor(options: AttestedCredentialsOptions, limits: CredentialLimits, identity: AttestedIdentity) {
     this.#options = options
@@ -94,6 +95,7 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
   }
 
   close(): void {
+    this.#closed = true
     clearTimeout(this.#renewal)
   }
 
@@ -170,6 +172,7 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
   }
 
   #renewAfter(delayMs: number): void {
+    if (this.#closed) return
     const renew = async (): Promise<void> => {
       try {
         await this.renew()

@@ -5,7 +5,6 @@ import { CodedError } from '../errors.ts'
 export class RatlsError extends CodedError<
   // The channel itself
   | 'ratls-channel-unsuitable'
-  | 'ratls-certificate-absent'
   // The certificate
   | 'ratls-certificate-key-unsupported'
   | 'ratls-certificate-signature-invalid'
