@@ -13,6 +13,7 @@ import {
   tcbComponentCount,
   tcbComponentOid,
 } from '../src/attestation/format.ts'
+import { trustCollateral, verifyQuote } from '../src/attestation/verify.ts'
 import {
   authorityKeyIdentifier,
   basicConstraints,
@@ -23,6 +24,7 @@ import {
   keyUsage,
   subjectKeyIdentifier,
 } from '../src/x509/write.ts'
+import { codeOf } from './code-of.ts'
 
 export type Member = 'root' | 'ca' | 'pck' | 'tcbSigner' | 'stranger'
 const members: readonly Member[] = ['root', 'ca', 'pck', 'tcbSigner', 'stranger']
@@ -232,6 +234,15 @@ export function forge(change: (plan: Plan) => void = () => {}): Forged {
       ...plan.collateralExtra,
     },
   }
+}
+
+/** The code for which a quote and collateral with this change are refused. */
+export function refusalOf(
+  change: (plan: Plan) => void,
+  options: { readonly now?: number; readonly graceMs?: number } = {},
+): string | undefined {
+  const { quote, collateral, rootFingerprint } = forge(change)
+  return codeOf(() => verifyQuote(quote, trustCollateral(collateral, rootFingerprint), { now, ...options }))
 }
 
 const issued = new Map<string, { der: Buffer; pem: string }>()
