@@ -125,7 +125,7 @@ describe('a worker that dies', () => {
     await server.result
     expect(kinds(server.events, 'peer-left').map(({ peer, reason }) => [peer, reason])).toEqual([
       ['worker0', 'replaced'],
-      ['worker 0', 'finished'],
+      ['worker0', 'finished'],
     ])
   })
 })
