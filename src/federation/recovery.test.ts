@@ -19,7 +19,7 @@ import { linearBatches, linearManifest } from '../../test/support/linear-trainin
 import { createJavascriptEngine } from '../engine/javascript.ts'
 import { Deferred } from './deferred.ts'
 import { RemoteServer } from './protocol/remote-server.ts'
-import type { PendingUpdate } from './server.ts'
+import type { PendingUpdate } from './server-options.ts'
 import { asynchronous } from './strategies/asynchronous.ts'
 import type { Training } from './training.ts'
 
