@@ -220,7 +220,7 @@ test('what a worker says on leaving cannot forge a line of the log', async () =>
   })
   // It keeps the stream open, which holds nobody up.
   await honestWorkerFinishes(server)
-  const { error } = kinds(server.events, 'peer-left').find(({ peer }) => peer === 'forger')!
+  const { error } = kinds(server.events, 'peer-left').find(({ peer }) => peer === 'worker1')!
   expect(error?.message).toMatch(/^the worker left: x: bye 2026-01-01 update step=1!+$/)
   expect(error?.message.length).toBeLessThan(600)
 })
