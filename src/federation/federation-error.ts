@@ -54,7 +54,13 @@ export class FederationError extends CodedError<FederationErrorCode> {}
 /** A refusal that came over the wire, as an error of this side. */
 export function refusalFromPeer(refusal: { code: string; message: string; hint: string }): FederationError {
   const code = codes.find((known) => known === refusal.code)
+  const [message, hint] = [claim(refusal.message), claim(refusal.hint)]
   return code === undefined
-    ? new FederationError('refused-by-server', `${refusal.code}: ${refusal.message}`, { hint: refusal.hint })
-    : new FederationError(code, refusal.message, { hint: refusal.hint })
+    ? new FederationError('refused-by-server', `${claim(refusal.code)}: ${message}`, { hint })
+    : new FederationError(code, message, { hint })
+}
+
+/** What a peer says, fit for a line of a log: bounded, and without anything that would begin another line. */
+export function claim(text: string): string {
+  return text.slice(0, 500).replace(/\p{Cc}+/gu, ' ')
 }

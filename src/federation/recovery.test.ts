@@ -5,6 +5,7 @@ import {
   allOf,
   batchSize,
   connectTo,
+  describe as describePeer,
   helloOf,
   kinds,
   linearModel,
@@ -18,8 +19,9 @@ import {
 import { linearBatches, linearManifest } from '../../test/support/linear-training.ts'
 import { createJavascriptEngine } from '../engine/javascript.ts'
 import { Deferred } from './deferred.ts'
+import { FederationError } from './federation-error.ts'
 import { RemoteServer } from './protocol/remote-server.ts'
-import type { PendingUpdate } from './server.ts'
+import type { PendingUpdate } from './server-options.ts'
 import { asynchronous } from './strategies/asynchronous.ts'
 import type { Training } from './training.ts'
 
@@ -219,6 +221,45 @@ describe('a server that dies', () => {
     })
     await expect(worker.result).rejects.toBe(unacceptable)
     expect(kinds(worker.events, 'connection-lost')).toEqual([])
+  })
+})
+
+describe('a peer that is no longer acceptable', () => {
+  const outOfPolicy = new FederationError('refused-by-server', 'its platform was revoked', { hint: '' })
+
+  test('a worker is dropped in the middle of the job with the reason, and the others go on', async () => {
+    const withdrawn = new AbortController()
+    const server = startServer(engine, {
+      job: { totalUpdates: 5 },
+      describe: (peer) =>
+        peer.name === 'worker 1' ? { ...describePeer(peer), withdrawn: withdrawn.signal } : describePeer(peer),
+    })
+    const dropped = startWorker(engine, () => server.wire, 1, {
+      training: heldAt(2, 1, Promise.resolve(), () => withdrawn.abort(outOfPolicy)),
+    })
+    const other = startWorker(engine, () => server.wire, 0)
+    await expect(dropped.result).rejects.toMatchObject({ code: 'refused-by-server' })
+    expect(await other.result).toMatchObject({ reason: 'complete' })
+    expect(kinds(server.events, 'peer-left')[0]).toMatchObject({
+      peer: 'worker1',
+      reason: 'refused',
+      error: { message: 'its platform was revoked' },
+    })
+    expect(kinds(server.events, 'update').map(({ contributions }) => contributions)).toEqual([2, 2, 1, 1, 1])
+  })
+
+  test('a server: the worker sends it nothing more, and does not come back', async () => {
+    const withdrawn = new AbortController()
+    const server = startServer(engine, { job: { workers: 1, totalUpdates: 5 }, strategy: allOf(1) })
+    const worker = startWorker(engine, () => server.wire, 0, {
+      describe: (peer) => ({ ...describePeer(peer), withdrawn: withdrawn.signal }),
+      training: heldAt(2, 0, Promise.resolve(), () => withdrawn.abort(outOfPolicy)),
+    })
+    await expect(worker.result).rejects.toBe(outOfPolicy)
+    expect(kinds(server.events, 'update').length).toBe(2)
+    expect(kinds(worker.events, 'connection-lost')).toEqual([])
+    server.stop.abort()
+    expect(await server.result).toMatchObject({ reason: 'stopped', version: 2 })
   })
 })
 

@@ -20,6 +20,7 @@ import {
 } from '../../test/support/federation.ts'
 import { linearManifest, linearStep } from '../../test/support/linear-training.ts'
 import { createJavascriptEngine } from '../engine/javascript.ts'
+import { Deferred } from './deferred.ts'
 import { workerMessage } from './protocol/messages.ts'
 import { RemoteServer } from './protocol/remote-server.ts'
 import type { Hello } from './protocol/remote-worker.ts'
@@ -176,6 +177,52 @@ describe('a worker whose pushes are wrong', () => {
     expect(server.saved.at(-1)?.version).toBe(3)
     expect(Object.values(server.saved.at(-1)!.values).flat().every(Number.isFinite)).toBe(true)
   })
+})
+
+describe('a worker whose scores are wrong', () => {
+  const many = Object.fromEntries(Array.from({ length: 65 }, (_, index) => [`s${index}`, 1]))
+  test.each<[string, Body, string]>([
+    ['NaN', { case: 'scores', value: { version: 3, sums: { lossSum: Number.NaN } } }, 'scores-malformed'],
+    ['too many', { case: 'scores', value: { version: 3, sums: many } }, 'scores-malformed'],
+    ['of another version', { case: 'scores', value: { version: 2, sums: { count: 1 } } }, 'scores-version-mismatch'],
+  ])('%s: they do not count', async (_, scores, code) => {
+    const evaluated = new Deferred<void>()
+    const server = start({
+      strategy: allOf(1),
+      events: ({ kind }) => {
+        if (kind === 'peer-left') evaluated.resolve()
+      },
+    })
+    const connection = await connectTo(server.wire, { name: 'hostile' })
+    const targets = linearManifest.map(({ elements }) => new Float32Array(elements))
+    const remote = new RemoteServer(connection, linearManifest, targets)
+    await remote.join(helloOf(1))
+    for (let assignment = await remote.assignment(); assignment.task !== 'evaluate'; ) {
+      const values = targets.map((target) => target.map(() => 0))
+      await remote.push({ baseVersion: assignment.version, examples: 1, loss: 1, values })
+      assignment = await remote.assignment()
+    }
+    await say(connection, scores)
+    await expect(remote.assignment()).rejects.toMatchObject({ code })
+    connection.destroy()
+    await evaluated.promise
+    expect(await server.result).toMatchObject({ reason: 'complete', version: 3, heldOut: { examples: 0 } })
+    expect(kinds(server.events, 'peer-left')).toMatchObject([{ reason: 'refused', error: { code } }])
+  })
+})
+
+test('what a worker says on leaving cannot forge a line of the log', async () => {
+  const server = start()
+  const connection = await connectTo(server.wire, { name: 'forger' })
+  await say(connection, greeting(), {
+    case: 'leave',
+    value: { code: 'x', message: `bye\n2026-01-01 update step=1${'!'.repeat(5000)}` },
+  })
+  // It keeps the stream open, which holds nobody up.
+  await honestWorkerFinishes(server)
+  const { error } = kinds(server.events, 'peer-left').find(({ peer }) => peer === 'worker1')!
+  expect(error?.message).toMatch(/^the worker left: x: bye 2026-01-01 update step=1!+$/)
+  expect(error?.message.length).toBeLessThan(600)
 })
 
 describe('a worker that is itself at fault', () => {

@@ -8,100 +8,18 @@
  * counts, the worker is told why, and the others go on.
  */
 
-import type { Engine } from '../engine/engine.ts'
 import { publicError } from '../errors.ts'
-import type { CloisterEvent, EventSink, PeerEvidence } from '../observability/events.ts'
-import type { Connection, Listener } from '../transport/connection.ts'
+import type { CloisterEvent } from '../observability/events.ts'
+import type { Connection } from '../transport/connection.ts'
 import { verifyHello } from './admission.ts'
-import type { Clock } from './clock.ts'
 import { Deferred } from './deferred.ts'
 import { Evaluation, type Scored, scoresOf } from './evaluation.ts'
 import { FederationError } from './federation-error.ts'
-import type { ModelState, Snapshot } from './model-state.ts'
 import type { ServerMessage, WorkerMessage } from './protocol/messages.ts'
 import { type Push, type PushOutcome, RemoteWorker } from './protocol/remote-worker.ts'
-import type { Schedule } from './schedules.ts'
-import type { Contribution, Decision, Situation, Strategy } from './strategies/strategy.ts'
+import type { PendingUpdate, ServerLimits, ServerOptions, ServerResult, WorkerSummary } from './server-options.ts'
+import type { Decision, Situation } from './strategies/strategy.ts'
 import { TensorSet } from './tensor-set.ts'
-
-export interface ServerOptions<Peer> {
-  readonly listener: Listener<Peer, ServerMessage, WorkerMessage>
-  readonly describe: (peer: Peer) => PeerDescription
-  readonly job: ServerJob
-  readonly engine: Engine
-  readonly model: ModelState
-  readonly strategy: Strategy<PendingUpdate>
-  readonly schedule: Schedule
-  /** Called with the final parameters, and every `saveEvery` updates; the snapshot is released afterwards. */
-  readonly save: (snapshot: Snapshot) => Promise<void>
-  readonly limits: ServerLimits
-  readonly clock: Clock
-  readonly events: EventSink
-  /** Ends training early, with what was learnt saved. */
-  readonly signal: AbortSignal
-}
-
-/** What is known about an authenticated peer. */
-export interface PeerDescription {
-  /** Of the connection; once admitted a worker is called by its index. */
-  readonly name: string
-  readonly evidence: PeerEvidence
-  /** The only index that it may take; any when absent. */
-  readonly workerIndex?: number
-  /** Aborted, with the error as its reason, when the peer is no longer acceptable. */
-  readonly withdrawn?: AbortSignal
-}
-
-export interface ServerJob {
-  readonly digest: Uint8Array
-  readonly workers: number
-  /** Most examples of one push: bounds its weight in a mean. */
-  readonly batchSize: number
-  readonly totalUpdates: number
-  /** Scores every so many updates, besides the end; only at the end when 0. */
-  readonly evaluateEvery: number
-  /** Saves every so many updates, besides the end; only at the end when 0. */
-  readonly saveEvery: number
-}
-
-export interface ServerLimits {
-  /** From a connection to its Hello. */
-  readonly helloMs: number
-  /** From the request to the last worker's scores. */
-  readonly evaluationMs: number
-  /** Without any worker the server gives up after this. */
-  readonly withoutWorkersMs: number
-}
-
-export interface ServerResult {
-  readonly reason: 'complete' | 'stopped'
-  readonly version: number
-  /** Examples in applied updates. */
-  readonly examples: number
-  /** From the first assignment to the last update. */
-  readonly seconds: number
-  /** Over the held-out examples of all workers; without examples when stopped or when no worker was left to score. */
-  readonly heldOut: Scored
-  /** Every worker that was ever in training, by index. */
-  readonly workers: readonly WorkerSummary[]
-}
-
-export interface WorkerSummary {
-  readonly worker: number
-  readonly name: string
-  readonly evidence: PeerEvidence
-  /** In its shard. */
-  readonly examples: number
-  readonly dataSource: string
-}
-
-/** A push in the strategy's hands. */
-export interface PendingUpdate extends Contribution {
-  readonly examples: number
-  readonly loss: number
-  readonly values: TensorSet
-  readonly answer: (outcome: PushOutcome) => void
-}
 
 type WorkerConnection<Peer> = Connection<Peer, ServerMessage, WorkerMessage>
 
@@ -127,8 +45,8 @@ class Server<Peer> {
   readonly #lost = new Set<number>()
   /** Every open connection and what is done on it. */
   readonly #attending = new Map<WorkerConnection<Peer>, Promise<void>>()
-  /** Those of them that were admitted, also if they are being refused by now. */
-  readonly #admitted = new Set<WorkerConnection<Peer>>()
+  /** Those of them whose orderly end the server waits for: of admitted workers that did nothing wrong. */
+  readonly #welcome = new Set<WorkerConnection<Peer>>()
   readonly #evaluations = new Set<Evaluation>()
   /** In the strategy's hands or on their way there. */
   readonly #pending = new Set<PendingUpdate>()
@@ -162,7 +80,7 @@ class Server<Peer> {
     try {
       const heldOut = await this.#scored.promise
       this.#over = true
-      this.#hangUp((connection) => !this.#admitted.has(connection))
+      this.#hangUp((connection) => !this.#welcome.has(connection))
       await Promise.all(this.#attending.values())
       const version = model.version
       const seconds = (this.#lastUpdateAt - (this.#trainingSince ?? this.#lastUpdateAt)) / 1000
@@ -218,13 +136,14 @@ class Server<Peer> {
       else if (this.#sessions.get(session.worker) === session) {
         this.#dismiss(session, { kind: 'peer-left', peer: name, reason, error })
       } else events({ kind: 'peer-left', peer: name, reason: 'replaced' })
+      if (error.code !== 'server-stopping') this.#welcome.delete(connection)
       if (isLost) connection.destroy()
       else if (hasLeft) await remote.close()
       else await remote.refuse(thrown)
     }
     events({ kind: 'traffic', peer: name, bytesSent: connection.bytesSent, bytesReceived: connection.bytesReceived })
     this.#attending.delete(connection)
-    this.#admitted.delete(connection)
+    this.#welcome.delete(connection)
   }
 
   /** ① The connection proves who the worker is; its Hello says which job, data plan and shard it works on. */
@@ -251,7 +170,7 @@ class Server<Peer> {
     if (withdrawn?.aborted) expel()
     withdrawn?.addEventListener('abort', expel)
     this.#sessions.set(worker, session)
-    this.#admitted.add(remote.connection)
+    this.#welcome.add(remote.connection)
     this.#lost.delete(worker)
     this.#cancelGivingUp()
     inPlace?.remote.connection.destroy()

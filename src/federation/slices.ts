@@ -20,7 +20,8 @@ export interface TensorSlice {
 }
 
 const bytesPerElement = 4
-export const maxSliceBytes = 1 << 20
+/** Of one message. Smaller than the protocol allows, so that sending, receiving and checking overlap. */
+export const maxSliceBytes = 1 << 18
 
 /** Groups of slices of at most `maxBytes` of values each; views of `sources`, valid as long as these are. */
 export function* slicesOf(sources: readonly Float32Array[], maxBytes = maxSliceBytes): Generator<TensorSlice[]> {

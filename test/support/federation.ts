@@ -11,13 +11,8 @@ import { Federation } from '../../src/federation/protocol/gen/cloister/v1/federa
 import type { ServerMessage, WorkerMessage } from '../../src/federation/protocol/messages.ts'
 import type { Hello } from '../../src/federation/protocol/remote-worker.ts'
 import { constant } from '../../src/federation/schedules.ts'
-import {
-  type PendingUpdate,
-  runServer,
-  type ServerJob,
-  type ServerLimits,
-  type ServerOptions,
-} from '../../src/federation/server.ts'
+import { runServer } from '../../src/federation/server.ts'
+import type { PendingUpdate, ServerJob, ServerLimits, ServerOptions } from '../../src/federation/server-options.ts'
 import type { Strategy } from '../../src/federation/strategies/strategy.ts'
 import { type SynchronousOptions, synchronous } from '../../src/federation/strategies/synchronous.ts'
 import { Training, type TrainingOptions } from '../../src/federation/training.ts'

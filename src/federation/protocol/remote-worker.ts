@@ -7,7 +7,7 @@
 import { type PublicError, publicError } from '../../errors.ts'
 import type { Connection } from '../../transport/connection.ts'
 import { type PushRules, verifyPush } from '../admission.ts'
-import { FederationError } from '../federation-error.ts'
+import { claim, FederationError } from '../federation-error.ts'
 import type { Manifest } from '../manifest.ts'
 import type { Snapshot } from '../model-state.ts'
 import { Assembly, slicesOf } from '../slices.ts'
@@ -24,6 +24,9 @@ import {
   type WorkerMessage,
   type WorkerMessages,
 } from './messages.ts'
+
+/** Names in one worker's scores; models have a handful. */
+const maxScores = 64
 
 export interface Hello {
   readonly jobDigest: Uint8Array
@@ -115,9 +118,15 @@ export class RemoteWorker<Peer> {
         hint: 'The worker does not follow the protocol: compare its version with ours.',
       })
     }
-    for (const [name, sum] of Object.entries(scores.sums)) {
+    const sums = Object.entries(scores.sums)
+    if (sums.length > maxScores) {
+      throw new FederationError('scores-malformed', `expected at most ${maxScores} sums, got ${sums.length}`, {
+        hint: 'The worker does not follow the protocol: compare its version with ours.',
+      })
+    }
+    for (const [name, sum] of sums) {
       if (!Number.isFinite(sum)) {
-        throw new FederationError('scores-malformed', `${name}: expected a finite sum, got ${sum}`, {
+        throw new FederationError('scores-malformed', `${claim(name)}: expected a finite sum, got ${sum}`, {
           hint: 'The model scored its held-out examples with values that are not numbers.',
         })
       }
@@ -180,7 +189,9 @@ export class RemoteWorker<Peer> {
 }
 
 function left({ code, message }: { code: string; message: string }): FederationError {
-  return new FederationError('worker-left', `the worker left: ${code}: ${message}`, { hint: "See the worker's log." })
+  return new FederationError('worker-left', `the worker left: ${claim(code)}: ${claim(message)}`, {
+    hint: "See the worker's log.",
+  })
 }
 
 /** Reports stay short, whoever writes them. */

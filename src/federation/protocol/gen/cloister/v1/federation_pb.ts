@@ -335,8 +335,9 @@ export const PushSchema: GenMessage<Push> = /*@__PURE__*/
   messageDesc(file_cloister_v1_federation, 6);
 
 /**
- * Part of a set of tensors, at most 1 MiB of values. Slices come in order, without gaps: tensor by tensor as in the
- * manifest, and within a tensor from its first element to its last. A tensor without elements has no slice.
+ * Part of a set of tensors, at most 1 MiB of values; Cloister sends a quarter of that at a time. Slices come in order,
+ * without gaps: tensor by tensor as in the manifest, and within a tensor from its first element to its last. A tensor
+ * without elements has no slice.
  *
  * @generated from message cloister.v1.Slices
  */

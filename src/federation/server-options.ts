@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What the parameter server is given, and what it gives back. */
+import type { Engine } from '../engine/engine.ts'
+import type { EventSink, PeerEvidence } from '../observability/events.ts'
+import type { Listener } from '../transport/connection.ts'
+import type { Clock } from './clock.ts'
+import type { Scored } from './evaluation.ts'
+import type { ModelState, Snapshot } from './model-state.ts'
+import type { ServerMessage, WorkerMessage } from './protocol/messages.ts'
+import type { PushOutcome } from './protocol/remote-worker.ts'
+import type { Schedule } from './schedules.ts'
+import type { Contribution, Strategy } from './strategies/strategy.ts'
+import type { TensorSet } from './tensor-set.ts'
+
+export interface ServerOptions<Peer> {
+  readonly listener: Listener<Peer, ServerMessage, WorkerMessage>
+  readonly describe: (peer: Peer) => PeerDescription
+  readonly job: ServerJob
+  readonly engine: Engine
+  readonly model: ModelState
+  readonly strategy: Strategy<PendingUpdate>
+  readonly schedule: Schedule
+  /** Called with the final parameters, and every `saveEvery` updates; the snapshot is released afterwards. */
+  readonly save: (snapshot: Snapshot) => Promise<void>
+  readonly limits: ServerLimits
+  readonly clock: Clock
+  readonly events: EventSink
+  /** Ends training early, with what was learnt saved. */
+  readonly signal: AbortSignal
+}
+
+/** What is known about an authenticated peer. */
+export interface PeerDescription {
+  /** Of the connection; once admitted a worker is called by its index. */
+  readonly name: string
+  readonly evidence: PeerEvidence
+  /** The only index that it may take; any when absent. */
+  readonly workerIndex?: number
+  /** Aborted, with the error as its reason, when the peer is no longer acceptable. */
+  readonly withdrawn?: AbortSignal
+}
+
+export interface ServerJob {
+  readonly digest: Uint8Array
+  readonly workers: number
+  /** Most examples of one push: bounds its weight in a mean. */
+  readonly batchSize: number
+  readonly totalUpdates: number
+  /** Scores every so many updates, besides the end; only at the end when 0. */
+  readonly evaluateEvery: number
+  /** Saves every so many updates, besides the end; only at the end when 0. */
+  readonly saveEvery: number
+}
+
+export interface ServerLimits {
+  /** From a connection to its Hello. */
+  readonly helloMs: number
+  /** From the request to the last worker's scores. */
+  readonly evaluationMs: number
+  /** Without any worker the server gives up after this. */
+  readonly withoutWorkersMs: number
+}
+
+export interface ServerResult {
+  readonly reason: 'complete' | 'stopped'
+  readonly version: number
+  /** Examples in applied updates. */
+  readonly examples: number
+  /** From the first assignment to the last update. */
+  readonly seconds: number
+  /** Over the held-out examples of all workers; without examples when stopped or when no worker was left to score. */
+  readonly heldOut: Scored
+  /** Every worker that was ever in training, by index. */
+  readonly workers: readonly WorkerSummary[]
+}
+
+export interface WorkerSummary {
+  readonly worker: number
+  readonly name: string
+  readonly evidence: PeerEvidence
+  /** In its shard. */
+  readonly examples: number
+  readonly dataSource: string
+}
+
+/** A push in the strategy's hands. */
+export interface PendingUpdate extends Contribution {
+  readonly examples: number
+  readonly loss: number
+  readonly values: TensorSet
+  readonly answer: (outcome: PushOutcome) => void
+}
