@@ -11,8 +11,8 @@ import {
   helloOf,
   kinds,
   linearTraining,
+  type NamedPeer,
   overheard,
-  type Peer,
   type RunningServer,
   startServer,
   startWorker,
@@ -63,7 +63,7 @@ function greeting(changes: Partial<Hello> = {}, protocol = 1): Body {
 }
 
 describe('a worker that is not admitted', () => {
-  test.each<[string, Body, string, Peer?]>([
+  test.each<[string, Body, string, NamedPeer?]>([
     ['another protocol version', greeting({}, 2), 'protocol-unsupported'],
     ['another job', greeting({ jobDigest: new Uint8Array(32).fill(9) }), 'job-mismatch'],
     ['a short digest', greeting({ jobDigest: new Uint8Array(31).fill(1) }), 'hello-malformed'],

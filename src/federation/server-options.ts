@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the parameter server is given, and what it gives back. */
+import type { AttestedPeer } from '../attestation/policy.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { EventSink, PeerEvidence } from '../observability/events.ts'
 import type { Listener } from '../transport/connection.ts'
@@ -12,7 +13,7 @@ import type { Schedule } from './schedules.ts'
 import type { Contribution, Strategy } from './strategies/strategy.ts'
 import type { TensorSet } from './tensor-set.ts'
 
-export interface ServerOptions<Peer> {
+export interface ServerOptions<Peer extends AttestedPeer = AttestedPeer> {
   readonly listener: Listener<Peer, ServerMessage, WorkerMessage>
   readonly describe: (peer: Peer) => PeerDescription
   readonly job: ServerJob

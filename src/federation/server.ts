@@ -8,6 +8,7 @@
  * counts, the worker is told why, and the others go on.
  */
 
+import type { AttestedPeer } from '../attestation/policy.ts'
 import { publicError } from '../errors.ts'
 import type { CloisterEvent } from '../observability/events.ts'
 import type { Connection } from '../transport/connection.ts'
@@ -33,11 +34,11 @@ interface Session<Peer> {
 }
 
 /** Resolves when training is complete or stopped; throws when it can't go on. What was learnt is saved in each case. */
-export async function runServer<Peer>(options: ServerOptions<Peer>): Promise<ServerResult> {
+export async function runServer<Peer extends AttestedPeer>(options: ServerOptions<Peer>): Promise<ServerResult> {
   return await new Server(options).run()
 }
 
-class Server<Peer> {
+class Server<Peer extends AttestedPeer> {
   readonly #options: ServerOptions<Peer>
   /** Workers in training, by index. */
   readonly #sessions = new Map<number, Session<Peer>>()

@@ -7,6 +7,7 @@
  * waits and joins again under the same session, until `reconnectForMs` have passed without a server.
  */
 
+import type { AttestedPeer } from '../attestation/policy.ts'
 import type { Engine, EngineTensor } from '../engine/engine.ts'
 import { type PublicError, publicError } from '../errors.ts'
 import type { EventSink, PeerEvidence } from '../observability/events.ts'
@@ -22,7 +23,7 @@ import type { Hello } from './protocol/remote-worker.ts'
 import { verifyFinite } from './slices.ts'
 import type { ComputedUpdate, Training } from './training.ts'
 
-export interface WorkerOptions<Peer> {
+export interface WorkerOptions<Peer extends AttestedPeer = AttestedPeer> {
   readonly connect: (signal: AbortSignal) => Promise<Connection<Peer, WorkerMessage, ServerMessage>>
   /** `withdrawn`: aborted, with the error as its reason, when the server is no longer acceptable. */
   readonly describe: (peer: Peer) => { name: string; evidence: PeerEvidence; withdrawn?: AbortSignal }
@@ -53,11 +54,11 @@ const firstRetryMs = 250
 const longestRetryMs = 5_000
 
 /** Resolves at the end of training or when stopped; throws when the worker can't go on. */
-export async function runWorker<Peer>(options: WorkerOptions<Peer>): Promise<WorkerResult> {
+export async function runWorker<Peer extends AttestedPeer>(options: WorkerOptions<Peer>): Promise<WorkerResult> {
   return await new Worker(options).run()
 }
 
-class Worker<Peer> {
+class Worker<Peer extends AttestedPeer> {
   readonly #options: WorkerOptions<Peer>
   readonly #parameters: ReadonlyMap<string, EngineTensor>
   #examples = 0

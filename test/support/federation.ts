@@ -2,6 +2,7 @@
  * A server and its workers in one process over the in-memory transport, training the softmax regression on the JavaScript
  * engine; the whole protocol runs, and a test may put its hands anywhere.
  */
+import type { AttestedPeer } from '../../src/attestation/policy.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { mean } from '../../src/federation/aggregators/mean.ts'
 import { systemClock } from '../../src/federation/clock.ts'
@@ -32,10 +33,14 @@ import {
 export const batchSize = 6
 
 /** Whom the in-memory transport has authenticated: just a name, which may bind a worker index. */
-export interface Peer {
+export interface NamedPeer {
   readonly name: string
   readonly workerIndex?: number
 }
+export type Peer = AttestedPeer & NamedPeer
+
+/** The visible cast: nobody proved anything to make this peer. */
+const unattested = (peer: NamedPeer): Peer => peer as Peer
 
 const evidence: PeerEvidence = { platform: 'memory', detail: 'one process' }
 export const describe = ({ name, workerIndex }: Peer) =>
@@ -95,7 +100,7 @@ interface ServerSettings extends Partial<Omit<ServerOptions<Peer>, 'job' | 'limi
 
 export function startServer(engine: Engine, settings: ServerSettings = {}): RunningServer {
   const wire: Wire = listenInMemory<Peer, typeof Federation.method.join.input, typeof Federation.method.join.output>({
-    identity: { name: 'server' },
+    identity: unattested({ name: 'server' }),
     method: Federation.method.join,
     authenticate: async (claimed) => claimed,
   })
@@ -124,8 +129,8 @@ export function startServer(engine: Engine, settings: ServerSettings = {}): Runn
 
 export type WorkerConnection = Connection<Peer, WorkerMessage, ServerMessage>
 
-export function connectTo(wire: Wire, peer: Peer): Promise<WorkerConnection> {
-  return wire.connect({ identity: peer, authenticate: async (claimed) => claimed })
+export function connectTo(wire: Wire, peer: NamedPeer): Promise<WorkerConnection> {
+  return wire.connect({ identity: unattested(peer), authenticate: async (claimed) => claimed })
 }
 
 /** The same connection, with every message noted; `change` may alter what the worker sends. */
