@@ -22,6 +22,7 @@ export interface RunOptions {
   readonly threads?: number
   readonly listen?: string
   readonly connect?: string
+  readonly health?: string
   readonly offline?: boolean
 }
 
@@ -39,7 +40,12 @@ export function loadRun(options: RunOptions, env: CliContext['env']): RunInputs 
   const engineDirectory = options.engineDirectory ?? base.engine.directory ?? env.CLOISTER_ENGINE
   const merged = {
     ...base,
-    server: { ...base.server, listen, ...given('address', options.connect ?? base.server.address) },
+    server: {
+      ...base.server,
+      listen,
+      ...given('health', options.health === undefined ? base.server.health : parseAddress(options.health)),
+      ...given('address', options.connect ?? base.server.address),
+    },
     data: { ...given('directory', dataDirectory || undefined) },
     engine: {
       choice: options.engine ?? base.engine.choice,

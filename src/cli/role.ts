@@ -37,6 +37,8 @@ export interface RoleSession {
 export interface RoleOptions extends RunOptions {
   /** Started by `cloister simulate`: events go to standard output as JSON lines; the end of standard input ends the run. */
   readonly launched?: boolean
+  /** Goes on in the run directory of an earlier process. */
+  readonly resume?: boolean
 }
 
 export interface RoleIdentity {
@@ -57,7 +59,7 @@ export async function runRole(
     out: deployment.out,
     cwd: context.cwd,
     now: context.now(),
-    marker: `${source}.log`,
+    marker: options.resume ? undefined : `${source}.log`,
   })
   const launcherGone = options.launched ? endOfInput(context) : undefined
   const log = openRunLog({

@@ -11,8 +11,8 @@ export interface RunDirectoryOptions {
   readonly out: string | undefined
   readonly cwd: string
   readonly now: Date
-  /** A file that the run will write: where it is already, the directory holds an earlier run and is refused. */
-  readonly marker: string
+  /** A file that the run will write: where it is already, the directory holds an earlier run and is refused. Undefined to go on in one. */
+  readonly marker: string | undefined
 }
 
 export function createRunDirectory(options: RunDirectoryOptions): string {
@@ -27,7 +27,7 @@ export function createRunDirectory(options: RunDirectoryOptions): string {
       cause,
     })
   }
-  if (existsSync(join(directory, marker))) {
+  if (marker !== undefined && existsSync(join(directory, marker))) {
     throw new RunDirectoryError(
       'out-not-empty',
       `${directory}: expected a new or empty directory, got one with ${marker} of an earlier run`,

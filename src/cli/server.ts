@@ -6,30 +6,45 @@ import { Federation } from '../federation/protocol/gen/cloister/v1/federation_pb
 import { runServer } from '../federation/server.ts'
 import type { PendingUpdate, ServerLimits } from '../federation/server-options.ts'
 import { listen } from '../transport/grpc-server.ts'
+import { Health, listenForHealth } from '../transport/health.ts'
 import { openAttestation } from './attestation.ts'
 import type { CliContext } from './context.ts'
-import { saveVariables } from './model-files.ts'
+import { savedVariables, saveVariables } from './model-files.ts'
 import { type RoleOptions, type RoleSession, runRole } from './role.ts'
 import { resultOf, writeResult } from './summary.ts'
 import { createModel, createModelState, createSchedule, createStrategy } from './wiring.ts'
 
+export interface ServerOptions extends RoleOptions {
+  /** Goes on from what an earlier server saved in the run directory. */
+  readonly resume?: boolean
+}
+
 /** Reasons in docs/operations.md. */
 const limits: ServerLimits = { helloMs: 10_000, evaluationMs: 600_000, withoutWorkersMs: 600_000 }
 
-export function server(context: CliContext, options: RoleOptions): Promise<number> {
-  return runRole(context, options, { role: 'server', source: 'server' }, serve)
+export function server(context: CliContext, options: ServerOptions): Promise<number> {
+  return runRole(context, options, { role: 'server', source: 'server' }, (session) => serve(session, options))
 }
 
-async function serve(session: RoleSession): Promise<void> {
+async function serve(session: RoleSession, { resume = false }: ServerOptions): Promise<void> {
   const { job, digest, deployment, engine, events, signal } = session
-  const model = createModelState(engine, job, createModel(job))
+  const model = createModelState(engine, job, createModel(job), resume ? await savedVariables(session) : undefined)
   const attestation = await openAttestation(session, 'server')
+  const health = new Health()
   const listener = await listen({
     ...deployment.server.listen,
     credentials: attestation.credentials,
     method: Federation.method.join,
+    health,
     onRefused: (address, error) => events({ kind: 'peer-refused', address, error: publicError(error) }),
   })
+  const probes =
+    deployment.server.health &&
+    (await listenForHealth({ ...deployment.server.health, health }).catch(async (error) => {
+      await listener.close()
+      throw error
+    }))
+  for (const service of ['', Federation.typeName]) health.set(service, true)
   events({ kind: 'listening', address: listener.address })
   try {
     const result = await runServer({
@@ -41,7 +56,7 @@ async function serve(session: RoleSession): Promise<void> {
         batchSize: job.training.batchSize,
         totalUpdates: job.training.updates,
         evaluateEvery: job.training.evaluateEvery,
-        saveEvery: 0,
+        saveEvery: deployment.saveEvery,
       },
       engine,
       model,
@@ -57,6 +72,7 @@ async function serve(session: RoleSession): Promise<void> {
     const mode = job.training.mode.name
     writeResult(session, resultOf(session, { ...result, mode, dataSource, peers: result.workers }))
   } finally {
+    await probes?.close()
     attestation.close()
     await model.close()
   }

@@ -24,6 +24,7 @@ import { referenceAugmentation } from '../models/augment.ts'
 import { imageClassification } from '../models/image-classification.ts'
 import type { Model } from '../models/model.ts'
 import { bottleneckResNet, cifarResNet } from '../models/resnet.ts'
+import type { LoadedModel } from '../storage/model-files.ts'
 
 export function createModel(job: Job): Model {
   const { model, data } = job
@@ -69,15 +70,15 @@ function createOptimizer({ training: { optimizer } }: Job): Optimizer {
 
 const aggregator: Aggregator = mean
 
-/** Initial values from the job's seed, no slots, version 0. */
-export function createModelState(engine: Engine, job: Job, model: Model): ModelState {
+/** As saved; else initial values from the job's seed, no slots, version 0. */
+export function createModelState(engine: Engine, job: Job, model: Model, saved?: LoadedModel): ModelState {
   return new ModelState({
     engine,
     manifest: manifestOf(model.variables),
     optimizer: createOptimizer(job),
     aggregator,
     weightDecay: job.training.weightDecay,
-    values: model.initialValues(job.seed),
+    ...(saved ?? { values: model.initialValues(job.seed) }),
   })
 }
 

@@ -20,6 +20,8 @@ export const deploymentSchema = v.strictObject({
         host: '127.0.0.1',
         port: 0,
       }),
+      /** Where grpc.health.v1 answers without TLS, for probes of the host; nowhere when absent. */
+      health: v.optional(v.strictObject({ host: v.optional(v.string(), '127.0.0.1'), port })),
       /** Where workers find it. */
       address: v.optional(address),
     }),
@@ -56,6 +58,8 @@ export const deploymentSchema = v.strictObject({
   ),
   /** Run directory; `runs/<time>` when absent. */
   out: v.optional(path),
+  /** The server saves the model every so many updates, and at the end. */
+  saveEvery: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 100),
   /** How long a worker waits for a lost server before it gives up. */
   reconnectForMs: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 120_000),
 })
