@@ -20,8 +20,10 @@ import { linearBatches, linearManifest } from '../../test/support/linear-trainin
 import { createJavascriptEngine } from '../engine/javascript.ts'
 import { Deferred } from './deferred.ts'
 import { FederationError } from './federation-error.ts'
+import { workerMessage } from './protocol/messages.ts'
 import { RemoteServer } from './protocol/remote-server.ts'
 import type { PendingUpdate } from './server-options.ts'
+import { slicesOf } from './slices.ts'
 import { asynchronous } from './strategies/asynchronous.ts'
 import type { Training } from './training.ts'
 
@@ -246,6 +248,45 @@ describe('a peer that is no longer acceptable', () => {
       error: { message: 'its platform was revoked' },
     })
     expect(kinds(server.events, 'update').map(({ contributions }) => contributions)).toEqual([2, 2, 1, 1, 1])
+  })
+
+  test('a push that was on its way does not count', async () => {
+    const [withdrawn, headerRead] = [new AbortController(), new Deferred<void>()]
+    const server = startServer(engine, {
+      job: { totalUpdates: 3 },
+      strategy: allOf(1),
+      // Memory for a push is taken when its header has been read.
+      engine: {
+        ...engine,
+        tensor(...input) {
+          headerRead.resolve()
+          return engine.tensor(...input)
+        },
+      },
+      describe: (peer) =>
+        peer.name === 'dropped' ? { ...describePeer(peer), withdrawn: withdrawn.signal } : describePeer(peer),
+      events: (event) => {
+        // Its values come when the server has decided already, and still reads the stream to its end.
+        if (event.kind === 'peer-left')
+          for (const body of rest) connection.send(workerMessage(body)).catch(() => undefined)
+      },
+    })
+    const targets = linearManifest.map(({ elements }) => new Float32Array(elements))
+    const whole = [...slicesOf(targets)].map((slices) => ({ case: 'slices' as const, value: { slices } }))
+    let rest: typeof whole = []
+    const connection = await connectTo(server.wire, { name: 'dropped' })
+    const remote = new RemoteServer(connection, linearManifest, targets)
+    await remote.join(helloOf(1))
+    await remote.assignment()
+    rest = whole
+    await connection.send(workerMessage({ case: 'push', value: { baseVersion: 0, examples: batchSize, loss: 1234 } }))
+    await headerRead.promise
+    withdrawn.abort(outOfPolicy)
+    await expect(remote.assignment()).rejects.toMatchObject({ code: 'refused-by-server' })
+    const worker = startWorker(engine, () => server.wire, 0)
+    expect(await worker.result).toMatchObject({ reason: 'complete', steps: 3 })
+    await remote.close()
+    expect(kinds(server.events, 'update').map(({ loss }) => loss)).not.toContain(1234)
   })
 
   test('a server: the worker sends it nothing more, and does not come back', async () => {

@@ -179,7 +179,8 @@ class Server<Peer extends AttestedPeer> {
     return session
   }
 
-  async #train({ remote, worker }: Session<Peer>): Promise<void> {
+  async #train(session: Session<Peer>): Promise<void> {
+    const { remote, worker } = session
     const { clock, engine, job, model } = this.#options
     await remote.welcome(model.manifest, model.version, job.totalUpdates)
     for (;;) {
@@ -195,16 +196,22 @@ class Server<Peer extends AttestedPeer> {
       await remote.assign('train', snapshot).finally(snapshot.release) // ⑤ at once if asynchronous, at round's end if not
       const rules = { assignedVersion: snapshot.version, batchSize: job.batchSize }
       const push = await remote.push(rules, () => TensorSet.allocate(engine, model.manifest)) // ③ after ② over there
-      const outcome = await remote.during(this.#contribute(worker, push)) // ④
+      const outcome = await remote.during(this.#contribute(session, push)) // ④
       await remote.answer(outcome)
     }
     const { scores } = await remote.during(this.#scored.promise)
     await remote.finish(model.version, scores)
   }
 
-  #contribute(worker: number, push: Push): Promise<PushOutcome> {
+  #contribute(session: Session<Peer>, push: Push): Promise<PushOutcome> {
     const { job, strategy } = this.#options
+    const { worker } = session
     const answer = new Deferred<PushOutcome>()
+    if (this.#sessions.get(worker) !== session) {
+      // Expelled or replaced while the push was on its way.
+      push.values.release()
+      return answer.promise
+    }
     const update: PendingUpdate = { ...push, worker, answer: (outcome) => answer.resolve(outcome) }
     this.#pending.add(update)
     this.#inTurn(async () => {

@@ -2,8 +2,12 @@
  * Expected values: Keras 3.15 on TensorFlow 2.21 (keras.optimizers.*, ResourceApplyMomentum), three steps from `start` with
  * changing gradients and rates; Yogi by its paper's algorithm 2 in double precision.
  */
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { cacheDirectory, requires } from '../../../test/requirements.ts'
+import type { Engine } from '../../engine/engine.ts'
 import { createJavascriptEngine } from '../../engine/javascript.ts'
+import { engineDirectory } from '../../engine/locate.ts'
+import { createTensorflowEngine } from '../../engine/tensorflow.ts'
 import { mean } from '../aggregators/mean.ts'
 import { manifestOf } from '../manifest.ts'
 import { ModelState } from '../model-state.ts'
@@ -15,6 +19,8 @@ import type { Optimizer } from './optimizer.ts'
 import { sgd } from './sgd.ts'
 import { yogi } from './yogi.ts'
 
+const directory = process.env.CLOISTER_ENGINE ?? engineDirectory(cacheDirectory)
+
 const start = [0.5, -1.25, 2.0, 0.03]
 const gradients = [
   [0.1, -0.7, 0.0, 3.0],
@@ -23,10 +29,10 @@ const gradients = [
 ]
 const rates = [0.1, 0.07, 0.02]
 
-const engine = createJavascriptEngine()
-afterAll(() => engine.close())
-
-async function train(optimizer: Optimizer): Promise<{ parameters: number[]; slots: Record<string, number[]> }> {
+async function train(
+  engine: Engine,
+  optimizer: Optimizer,
+): Promise<{ parameters: number[]; slots: Record<string, number[]> }> {
   const manifest = manifestOf([{ name: 'w', shape: [4], role: 'weight' }])
   const values = new Map([['w', Float32Array.from(start)]])
   const model = new ModelState({ engine, manifest, optimizer, aggregator: mean, weightDecay: 0, values })
@@ -42,7 +48,7 @@ async function train(optimizer: Optimizer): Promise<{ parameters: number[]; slot
   }
 }
 
-describe.each<[string, Optimizer, number[]]>([
+const references: [string, Optimizer, number[]][] = [
   ['sgd', sgd(), [0.5120000243186951, -1.2000000476837158, 2.0464999675750732, -0.17000000178813934]],
   [
     'momentum',
@@ -62,18 +68,32 @@ describe.each<[string, Optimizer, number[]]>([
     [0.44483137130737305, -1.1235284805297852, 1.9637484550476074, -0.0888768807053566],
   ],
   ['yogi', yogi(), [0.42004480878500583, -0.815832348133226, 1.9393983779769013, -0.386140126531906]],
-])('%s', (_, optimizer, expected) => {
-  test('follows the reference over three steps', async () => {
-    const { parameters } = await train(optimizer)
+]
+
+function followsTheReferences(open: () => Engine): void {
+  let engine: Engine
+  beforeAll(() => {
+    engine = open()
+  })
+  afterAll(() => engine.close())
+
+  test.each(references)('%s follows the reference over three steps', async (_, optimizer, expected) => {
+    const { parameters } = await train(engine, optimizer)
     for (const [index, value] of expected.entries()) {
       // Keras computes Adam's correction in float32, which is off by up to 5e-5 relative in the first steps.
       expect(Math.abs(parameters[index]! - value)).toBeLessThan(optimizer.name === 'adam' ? 2e-5 : 2e-6)
     }
   })
-})
 
-test('momentum keeps the velocity without the rate', async () => {
-  const { slots } = await train(momentum({ momentum: 0.9 }))
-  const expected = [0.021000027656555176, -0.08699998259544373, -2.4549999237060547, 1.3299998044967651]
-  for (const [index, value] of expected.entries()) expect(slots.velocity![index]).toBeCloseTo(value, 6)
+  test('momentum keeps the velocity without the rate', async () => {
+    const { slots } = await train(engine, momentum({ momentum: 0.9 }))
+    const expected = [0.021000027656555176, -0.08699998259544373, -2.4549999237060547, 1.3299998044967651]
+    for (const [index, value] of expected.entries()) expect(slots.velocity![index]).toBeCloseTo(value, 6)
+  })
+}
+
+describe('in JavaScript', () => followsTheReferences(createJavascriptEngine))
+
+requires('tensorflow-library').describe('in TensorFlow', () => {
+  followsTheReferences(() => createTensorflowEngine({ directory, threads: 1 }))
 })
