@@ -4,8 +4,10 @@ import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { engineInfo, type InstallProgress, installEngine } from './install.ts'
 import { engineDirectory } from './locate.ts'
@@ -50,11 +52,18 @@ function pin(name: string, bytes: Buffer): PinnedFile {
   return { name, bytes: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') }
 }
 
-/** An interpreter that counts its downloads and does `pip` itself; anything else goes to the real one. */
-async function python(pip: string): Promise<string> {
+/**
+ * An interpreter that counts its downloads and does `pip` itself; anything else goes to the real one. `locate` is what it does when asked
+ * where the wheel is, with the report's path in $report.
+ */
+async function python(pip: string, locate = 'exit 1'): Promise<string> {
   const path = join(root, 'python')
   const script = `#!/bin/sh
-if [ "$1 $2" = "-m pip" ]; then
+if [ "$1 $2 $3" = "-m pip install" ]; then
+  while [ "$1" != --report ]; do shift; done
+  report="$2"
+  ${locate}
+elif [ "$1 $2" = "-m pip" ]; then
   echo download >> ${root}/downloads
   while [ "$1" != --dest ]; do shift; done
   into="$2"
@@ -188,5 +197,50 @@ describe('releases', () => {
   test('a platform without one is refused by name', () => {
     expect(() => releaseFor('sunos-sparc')).toThrow(expect.objectContaining({ code: 'engine-platform' }))
     expect(() => releaseFor('constructor')).toThrow(expect.objectContaining({ code: 'engine-platform' }))
+  })
+})
+
+describe('a download that was interrupted', () => {
+  let server: Server
+  let asked: (string | undefined)[]
+  let cutAfter: number | undefined
+  beforeEach(async () => {
+    asked = []
+    cutAfter = undefined
+    const bytes = await readFile(wheel)
+    server = createServer((request, response) => {
+      asked.push(request.headers.range)
+      const first = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0)
+      const rest = bytes.subarray(first)
+      const range = { 'content-range': `bytes ${first}-${bytes.length - 1}/${bytes.length}` }
+      response.writeHead(first > 0 ? 206 : 200, { 'content-length': rest.length, ...(first > 0 && range) })
+      if (cutAfter === undefined) response.end(rest)
+      else response.write(rest.subarray(0, cutAfter), () => response.destroy())
+    })
+    await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening))
+  })
+  afterEach(() => new Promise((closed) => server.close(closed)))
+
+  const locates = (pip: string) => {
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/${basename(wheel)}`
+    return python(pip, `echo '${JSON.stringify({ install: [{ download_info: { url } }] })}' > "$report"`)
+  }
+
+  test('goes on where it stopped', async () => {
+    cutAfter = 100
+    const first = installEngine({ directory, release, python: await locates('exit 1') })
+    await expect(first).rejects.toMatchObject({ code: 'engine-download' })
+    cutAfter = undefined
+    const second = await installEngine({ directory, release, python: await locates('exit 1') })
+    expect(second.state).toBe('intact')
+    expect(asked).toEqual([undefined, 'bytes=100-'])
+    expect(await beside()).toEqual([basename(directory)])
+  })
+
+  test('falls back on pip when the address does not answer', async () => {
+    server.removeAllListeners('request').on('request', (_, response) => response.writeHead(403).end())
+    const info = await installEngine({ directory, release, python: await locates(`cp ${wheel} "$into"/`) })
+    expect(info.state).toBe('intact')
+    expect(await downloads()).toBe(1)
   })
 })

@@ -4,7 +4,7 @@
  * because it knows the user's index, mirrors, proxies and certificates; nothing is taken out of it before its SHA-256 is right.
  *
  * An interrupted install leaves nothing half-written: files are extracted beside their destination and renamed into place.
- * A wheel that arrived whole stays until its files are in place and is not fetched again; pip does not resume half a wheel.
+ * What has arrived of the wheel stays until its files are in place: the next attempt goes on from there.
  */
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'

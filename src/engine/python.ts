@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the installer lets Python do: fetch a wheel with pip, and take members out of it. Outside the enclave. */
 import { spawn } from 'node:child_process'
-import { mkdir, readdir, rm, stat } from 'node:fs/promises'
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { EngineError } from './engine-error.ts'
 import type { Release } from './release.ts'
@@ -16,18 +16,66 @@ interface Common {
 
 const pollMs = 200
 
-export async function download({
-  python,
-  into,
-  report,
-  signal,
-  release,
-}: Common & { release: Release }): Promise<void> {
+/**
+ * The wheel, into `into`. pip says where its index or mirror has the file, and Python fetches that, going on from what an earlier
+ * attempt left; where either is not possible (an old pip, an index behind a password) pip downloads in its own way, from the start.
+ */
+export async function download(options: Common & { release: Release }): Promise<void> {
+  const { python, into, report, signal, release } = options
+  const selection = ['--no-deps', '--only-binary=:all:', '--platform', release.platformTag, '--python-version', '311']
+  const partial = join(into, `${release.wheel.name}.partial`)
+  try {
+    const found = await locateWithPip(options, selection)
+    await run([python, '-c', resumableFetch, found, partial], () => fileSize(partial), report, signal)
+    await rename(partial, join(into, release.wheel.name))
+  } catch (error) {
+    signal?.throwIfAborted()
+    if (error instanceof EngineError && error.code === 'engine-disk-full') throw error
+    await downloadWithPip(options, selection)
+    await rm(partial, { force: true })
+  }
+}
+
+/** pip's report on what it would install: a file that names the wheel's address. */
+async function locateWithPip({ python, into, signal, release }: Common & { release: Release }, selection: string[]) {
+  const [found, unused] = [join(into, 'found.json'), join(into, 'unused')]
+  const quiet = ['--dry-run', '--quiet', '--no-input', '--ignore-installed', '--disable-pip-version-check']
+  const command = ['-m', 'pip', 'install', ...quiet, '--report', found, '--target', unused, ...selection]
+  await run(
+    [python, ...command, release.requirement],
+    async () => 0,
+    () => {},
+    signal,
+  )
+  return found
+}
+
+/** Exits with a complaint unless the file is there whole. */
+const resumableFetch = `
+import json, os, sys, urllib.request
+found, partial = sys.argv[1:]
+with open(found) as report:
+    [item] = json.load(report)["install"]
+have = os.path.getsize(partial) if os.path.exists(partial) else 0
+request = urllib.request.Request(item["download_info"]["url"], headers={"Range": f"bytes={have}-"} if have else {})
+with urllib.request.urlopen(request, timeout=60) as answer:
+    resumed = answer.status == 206 and answer.headers["Content-Range"].startswith(f"bytes {have}-")
+    length = int(answer.headers["Content-Length"])
+    with open(partial, "ab" if resumed else "wb") as file:
+        while chunk := answer.read(1 << 20):
+            file.write(chunk)
+            file.flush()
+            length -= len(chunk)
+if length != 0:
+    sys.exit("the connection ended early")
+`
+
+async function downloadWithPip(options: Common & { release: Release }, selection: string[]): Promise<void> {
+  const { python, into, report, signal, release } = options
   // pip collects the download in its temporary directory: there it can be watched grow, whatever pip's version.
   const temporary = join(into, 'download')
   await rm(temporary, { recursive: true, force: true })
   await mkdir(temporary, { recursive: true })
-  const selection = ['--no-deps', '--only-binary=:all:', '--platform', release.platformTag, '--python-version', '311']
   const command = ['-m', 'pip', 'download', '--quiet', '--no-input', '--disable-pip-version-check', ...selection]
   try {
     await run(
@@ -115,16 +163,16 @@ function failure(cause: Error | undefined, complaint: string, args: readonly str
   return new EngineError('engine-download', `Python could not do its part: ${message}`, { hint, cause })
 }
 
+async function fileSize(path: string): Promise<number> {
+  return stat(path).then(
+    ({ size }) => size,
+    () => 0,
+  )
+}
+
 /** Of all files in a directory; one that disappears meanwhile counts nothing. */
 async function sizeOf(directory: string): Promise<number> {
   const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => [])
-  const sizes = entries
-    .filter((entry) => entry.isFile())
-    .map((entry) =>
-      stat(join(entry.parentPath, entry.name)).then(
-        ({ size }) => size,
-        () => 0,
-      ),
-    )
+  const sizes = entries.filter((entry) => entry.isFile()).map((entry) => fileSize(join(entry.parentPath, entry.name)))
   return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0)
 }
