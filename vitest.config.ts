@@ -16,6 +16,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'slow',
+          globalSetup: ['test/e2e/build.ts'],
           include: ['{src,test}/**/*.slow.test.ts', 'test/e2e/**/*.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 600_000,

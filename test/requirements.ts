@@ -14,8 +14,11 @@ export const cacheDirectory =
 /** A Python with tensorflow-cpu, tensorboard, grpcio and dcap-qvl; `.ci/run` makes it. */
 export const python = process.env.CLOISTER_TEST_PYTHON ?? join(cacheDirectory, 'test-python/bin/python')
 
-const engineDirectory =
+export const engineDirectory =
   process.env.CLOISTER_ENGINE ?? join(cacheDirectory, `engine/tensorflow-2.21.0-${process.platform}-${process.arch}`)
+
+/** Makes Node behave as it does inside Gramine where that differs: `node --require`. */
+export const gramineLimits = join(sharedDirectory, 'tools/gramine-limits.cjs')
 
 const requirements = {
   'tensorflow-library': () =>
@@ -28,6 +31,7 @@ const requirements = {
     existsSync(join(sharedDirectory, 'data/cifar10/data_batch_1.bin')) ? undefined : '../shared/data/cifar10',
   'attestation-vectors': () =>
     existsSync(join(sharedDirectory, 'attestation-vectors/vectors.json')) ? undefined : '../shared/attestation-vectors',
+  'gramine-limits': () => (existsSync(gramineLimits) ? undefined : '../shared/tools/gramine-limits.cjs'),
   'python-tensorflow': () => pythonHas('tensorflow'),
   'python-tensorboard': () => pythonHas('tensorboard'),
   'python-grpcio': () => pythonHas('grpc'),

@@ -51,7 +51,7 @@ export function openAuthority(directory: string, now: () => Date) {
 
 /** The job's policy decides; without one nobody is let in. */
 export async function openAttestation(session: RoleSession, role: 'server' | 'worker'): Promise<Attestation> {
-  const { context, platform, job, digest, directory, events } = session
+  const { context, platform, job, digest, directory, events, source } = session
   assert(platform !== undefined, 'a server or worker has a platform')
   const policy = parsePolicy(job.admission)
   const collateral = await openCollateral(session, policy)
@@ -75,7 +75,7 @@ export async function openAttestation(session: RoleSession, role: 'server' | 'wo
       const evidence = evidenceOf(peer)
       const name = `${role === 'server' ? 'worker' : 'server'} ${evidence.mrEnclave?.slice(0, 8)}`
       if (isNew) {
-        const file = join(kept, `${role}-peer-${++peers}.json`)
+        const file = join(kept, `${source}-peer-${++peers}.json`)
         keepEvidence(file, peer, credentials, context.now()).catch((error: unknown) =>
           events({ kind: 'warning', error: publicError(error) }),
         )

@@ -28,7 +28,25 @@ const spoken: ReadonlySet<CloisterEvent['kind']> = new Set([
 ])
 
 export function createProgress(output: Output, now: () => Date): Progress {
-  return output.isTTY ? barProgress(output) : lineProgress(output, now)
+  const progress = output.isTTY ? barProgress(output) : lineProgress(output, now)
+  const warned = new Set<string>()
+  return {
+    show(source, event) {
+      // All processes of a run warn of the same things: once is enough for a person, the logs have each.
+      if (event.kind === 'warning') {
+        if (warned.has(event.error.message)) return
+        warned.add(event.error.message)
+      }
+      if (isOrdinary(event)) return
+      progress.show(source, event)
+    },
+    stop: () => progress.stop(),
+  }
+}
+
+/** Asynchronous training ends with every worker but one in the middle of a step that is not needed any more. */
+function isOrdinary(event: CloisterEvent): boolean {
+  return event.kind === 'update-refused' && event.error.code === 'training-finished'
 }
 
 /** A line for what happened, and one line every ten seconds for how far each source is. */
@@ -45,6 +63,7 @@ function lineProgress(output: Output, now: () => Date): Progress {
       const key = `${source} ${event.kind === 'progress' ? event.activity : event.kind}`
       const time = now().getTime()
       const finished = event.kind === 'progress' && event.done >= event.total
+      if (event.kind === 'progress' && (event.activity === 'trace' || event.done === 0)) return
       if (!finished && time - (lastShown.get(key) ?? 0) < intervalMs) return
       lastShown.set(key, time)
       output.write(`${source}: ${formatEvent(event)}\n`)

@@ -14,7 +14,7 @@ import { publicError } from '../errors.ts'
 import type { EventSink, Role } from '../observability/events.ts'
 import { eventLine, openRunLog } from '../observability/run-log.ts'
 import { openPlatform } from './attestation.ts'
-import { type CliContext, cacheDirectory, exitStatus } from './context.ts'
+import { type CliContext, cacheDirectory, exitStatus, printError } from './context.ts'
 import { loadRun, type RunOptions } from './options.ts'
 import { createProgress } from './progress.ts'
 import { createRunDirectory } from './run-directory.ts'
@@ -23,6 +23,8 @@ export interface RoleSession {
   readonly job: Job
   readonly digest: Uint8Array
   readonly deployment: Deployment
+  /** `server`, `worker0`, …: what this process calls its files. */
+  readonly source: string
   /** Run directory. */
   readonly directory: string
   readonly engine: Engine
@@ -43,8 +45,7 @@ export interface RoleOptions extends RunOptions {
 
 export interface RoleIdentity {
   readonly role: Role
-  /** `server`, `worker0`, …: names its log. */
-  readonly source: string
+  readonly source: RoleSession['source']
 }
 
 export async function runRole(
@@ -88,11 +89,17 @@ export async function runRole(
     events({ kind: 'process-started', role, engine: engine.description, job: hex, platform: platform?.kind ?? 'none' })
     if (platform?.warning !== undefined) events({ kind: 'warning', error: platform.warning })
     const signal = launcherGone === undefined ? context.signal : AbortSignal.any([context.signal, launcherGone])
-    await body({ job, digest, deployment, directory, engine, events, signal, platform, context })
+    await body({ job, digest, deployment, source, directory, engine, events, signal, platform, context })
     return context.signal.aborted ? exitStatus.interrupted : exitStatus.ok
   } catch (thrown) {
-    events({ kind: 'failed', error: publicError(thrown) })
-    if (!(thrown instanceof Error && 'code' in thrown)) context.stderr.write(`${String((thrown as Error).stack)}\n`)
+    progress?.stop()
+    const error = publicError(thrown)
+    if (progress === undefined) events({ kind: 'failed', error })
+    else {
+      log.emit({ kind: 'failed', error })
+      printError(context, thrown)
+    }
+    if (error.code === 'internal') context.stderr.write(`${String((thrown as Error).stack)}\n`)
     return context.signal.aborted ? exitStatus.interrupted : exitStatus.failed
   } finally {
     progress?.stop()

@@ -65,6 +65,7 @@ const contents: readonly (readonly [string, string])[] = [
   ['server.log', 'what the server did'],
   ['worker0.log', 'what a worker did; each has one'],
   ['train.log', 'what was done'],
+  ['evidence', 'what every peer proved, to judge again'],
   ['events.jsonl', 'all of it for machines'],
   ['partition.json', 'which example trained where'],
   ['job.json', 'what was agreed on'],
@@ -95,8 +96,8 @@ export function printSummary(output: Output, directory: string): void {
 
 const syntheticNotice = `
   ************************************************************************
-  *  SYNTHETIC DATA: these figures say nothing about CIFAR-10. The real  *
-  *  images could not be had; give them with --data DIR.                 *
+  *  SYNTHETIC DATA: these figures say nothing about CIFAR-10. For the   *
+  *  real images: cloister data fetch cifar10, or --data DIR.            *
   ************************************************************************
 
 `

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Events as lines for people. The reference system's `step: …, loss: …, iter time: …` is kept to the letter. */
+import type { PublicError } from '../errors.ts'
 import type { CloisterEvent, PeerEvidence } from './events.ts'
 
 const seconds = (ms: number): string => (ms / 1000).toFixed(3)
@@ -41,12 +42,17 @@ function describe(event: CloisterEvent): string {
     case 'saved':
       return `saved ${event.what} of step ${event.step}: ${event.path}`
     case 'warning':
-      return `WARNING ${event.error.code}: ${event.error.message} ${event.error.hint}`
+      return `WARNING ${formatError(event.error)}`
     case 'failed':
-      return `FAILED ${event.error.code}: ${event.error.message} ${event.error.hint}`
+      return `FAILED ${formatError(event.error)}`
     case 'finished':
       return `finished: ${event.steps} steps, ${event.examples} examples in ${event.seconds.toFixed(1)} s`
   }
+}
+
+/** Most messages are phrases without a full stop; hints are sentences. */
+function formatError({ code, message, hint }: PublicError): string {
+  return `${code}: ${message}${/[.!?]$/.test(message) ? '' : '.'} ${hint}`
 }
 
 export function formatScores(scores: Readonly<Record<string, number>>): string {
