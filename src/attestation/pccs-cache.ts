@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { readTextFile, replaceTextFile } from './text-file.ts'
+import { readTextFile, replaceFile } from './text-file.ts'
 
 const schema = v.strictObject({
   format: v.literal(1),
@@ -42,7 +42,7 @@ export class CollateralCache {
 
   async write(url: string, { fetchedAt, document }: CachedDocument): Promise<void> {
     const text = JSON.stringify({ format: 1, url, fetchedAt: fetchedAt.toISOString(), document })
-    await replaceTextFile(this.#path(url), text)
+    await replaceFile(this.#path(url), text)
   }
 
   #path(url: string): string {

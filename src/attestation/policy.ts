@@ -78,7 +78,9 @@ function enclaveMismatches({ measurements: got }: EvidenceFacts, policy: Policy,
         'measurement-mismatch',
         `MRENCLAVE ${wanted.join(' or ')}`,
         got.mrEnclave,
-        'The peer runs other code: build both from the same sources (cloister measure), or add its MRENCLAVE after review.',
+        self === undefined && mrEnclave.includes('self')
+          ? 'Outside of an enclave `self` is nobody: say with --self, or in the policy, which MRENCLAVE you expect (cloister measure).'
+          : 'The peer runs other code: build both from the same sources (cloister measure), or add its MRENCLAVE after review.',
       ),
     )
   }

@@ -22,14 +22,14 @@ export async function readTextFile(path: string, maxBytes: number): Promise<stri
   }
 }
 
-/** Readers see the old text or the new one, also after a crash; its directory is made when it is not there. */
-export async function replaceTextFile(path: string, text: string, mode = 0o644): Promise<void> {
+/** Readers see the old content or the new one, also after a crash; its directory is made when it is not there. */
+export async function replaceFile(path: string, content: string | Uint8Array, mode = 0o644): Promise<void> {
   await mkdir(dirname(path), { recursive: true })
   const aside = `${path}.${randomUUID()}`
   try {
     const file = await open(aside, 'wx', mode)
     try {
-      await file.writeFile(text)
+      await file.writeFile(content)
       await file.sync()
     } finally {
       await file.close()

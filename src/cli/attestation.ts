@@ -6,7 +6,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { CollateralSource } from '../attestation/collateral-source.ts'
 import { AttestationError } from '../attestation/error.ts'
@@ -26,6 +25,8 @@ import type { EventSink, PeerEvidence } from '../observability/events.ts'
 import { AttestedCredentials } from '../ratls/credentials.ts'
 import { chooseService } from './collateral-service.ts'
 import type { CliContext } from './context.ts'
+import { EvidenceRecord } from './evidence-record.ts'
+import { image } from './image.ts'
 import { simulatedQcnlFile } from './platform.ts'
 import type { RoleSession } from './role.ts'
 
@@ -42,7 +43,8 @@ export async function openPlatform(
   if (platform.kind === 'gramine') return openGraminePlatform({ directory: '/dev/attestation' })
   const authority = await openAuthority(platform.directory, context.now)
   const { mrEnclave } = await measureBuild(context.self.at(-1) as string)
-  return openSimulatedPlatform({ authority, mrEnclave, image: 'development' })
+  const machine = { name: platform.machine, ca: 'platform' } as const
+  return openSimulatedPlatform({ authority, mrEnclave, machine, image })
 }
 
 export function openAuthority(directory: string, now: () => Date) {
@@ -66,21 +68,22 @@ export async function openAttestation(session: RoleSession, role: 'server' | 'wo
   })
   const watch = new PeerWatch(credentials, events)
   if (collateral instanceof PccsClient) collateral.keepFresh(() => void watch.reverify())
-  const kept = join(directory, 'evidence')
-  let peers = 0
+  const record = new EvidenceRecord({
+    directory: join(directory, 'evidence'),
+    source,
+    policy,
+    self: platform.self.mrEnclave,
+    collateral,
+    onFailure: (error) => events({ kind: 'warning', error: publicError(error) }),
+  })
   return {
     credentials,
     describe(peer) {
-      const { withdrawn, isNew } = watch.signalFor(peer)
+      const { withdrawn } = watch.signalFor(peer)
+      const kept = record.keep(peer, credentials.quoteOf(peer).raw)
       const evidence = evidenceOf(peer)
       const name = `${role === 'server' ? 'worker' : 'server'} ${evidence.mrEnclave?.slice(0, 8)}`
-      if (isNew) {
-        const file = join(kept, `${source}-peer-${++peers}.json`)
-        keepEvidence(file, peer, credentials, context.now()).catch((error: unknown) =>
-          events({ kind: 'warning', error: publicError(error) }),
-        )
-      }
-      return { name, evidence, withdrawn }
+      return { name, evidence: { ...evidence, detail: `${evidence.detail}, kept as ${kept}` }, withdrawn }
     },
     close() {
       credentials.close()
@@ -147,31 +150,18 @@ async function openCollateral({ context, deployment, events }: RoleSession, poli
   const { collateral, platform } = deployment
   if (collateral.bundles !== undefined) return openOfflineCollateral(collateral.bundles)
   const simulated = platform?.kind === 'simulated' ? join(platform.directory, simulatedQcnlFile) : undefined
-  const service = await chooseService(context, {
+  const { config } = await chooseService(context, {
     ...(collateral.pccs !== undefined && { pccs: collateral.pccs }),
     ...(collateral.qcnl !== undefined
       ? { qcnl: collateral.qcnl }
       : simulated !== undefined && existsSync(simulated) && { qcnl: simulated }),
   })
   return new PccsClient({
-    config: service.config,
+    config: { ...config, collateralCacheHours: Math.min(config.collateralCacheHours, collateral.refreshMinutes / 60) },
     rootFingerprint: rootFingerprintOf(policy),
     ...(collateral.cacheDirectory !== undefined && { cacheDirectory: collateral.cacheDirectory }),
     now: context.now,
     random: Math.random,
     report: events,
   })
-}
-
-/** For the audit: what was shown, and what was read from it, so that anyone can judge it again. */
-async function keepEvidence(
-  file: string,
-  peer: AttestedPeer,
-  credentials: AttestedCredentials,
-  now: Date,
-): Promise<void> {
-  const quote = Buffer.from(credentials.quoteOf(peer).raw).toString('base64')
-  const record = { time: now.toISOString(), root: peer.root, evidence: peer.evidence, quote }
-  await mkdir(join(file, '..'), { recursive: true })
-  await writeFile(file, `${JSON.stringify(record, null, 2)}\n`)
 }

@@ -16,6 +16,7 @@ export interface RunOptions {
   readonly engine?: string
   readonly platform?: string
   readonly platformDirectory?: string
+  readonly platformMachine?: string
   readonly pccs?: string
   readonly qcnl?: string
   readonly engineDirectory?: string
@@ -59,10 +60,13 @@ export function loadRun(options: RunOptions, env: CliContext['env']): RunInputs 
   return { job, deployment: validate(deploymentSchema, merged, 'command line') }
 }
 
-function platformOf({ platform, platformDirectory }: RunOptions, base: Deployment): unknown {
-  if (platform === undefined && platformDirectory === undefined) return base.platform
+function platformOf({ platform, platformDirectory, platformMachine }: RunOptions, base: Deployment): unknown {
+  const machine = given('machine', platformMachine)
+  if (platform === undefined && platformDirectory === undefined) {
+    return base.platform?.kind === 'simulated' ? { ...base.platform, ...machine } : base.platform
+  }
   if (platform === 'gramine') return { kind: platform }
-  if (platformDirectory !== undefined) return { kind: 'simulated', directory: platformDirectory }
+  if (platformDirectory !== undefined) return { kind: 'simulated', directory: platformDirectory, ...machine }
   throw new UsageError('platform-directory-missing', 'expected the directory of a simulated platform, got none', {
     hint: 'Start one with `cloister platform serve DIR` and name it with --platform-directory DIR.',
   })

@@ -8,7 +8,7 @@ import { randomBytes } from 'node:crypto'
 import { join, resolve } from 'node:path'
 import { startPccsServer } from '../attestation/pccs-server.ts'
 import { fingerprintOf, openSimulatedAuthority } from '../attestation/platforms/simulated-authority.ts'
-import { replaceTextFile } from '../attestation/text-file.ts'
+import { replaceFile } from '../attestation/text-file.ts'
 import { type CliContext, exitStatus } from './context.ts'
 
 export interface ServeOptions {
@@ -34,10 +34,11 @@ export async function serve(context: Context, options: ServeOptions): Promise<nu
   const { host = '127.0.0.1', port = 8081 } = options
   const server = await startPccsServer({ authority, host, port, now: context.now })
   try {
-    await replaceTextFile(join(directory, simulatedRootFile), authority.certificates.root.pem)
-    await replaceTextFile(
+    await replaceFile(join(directory, simulatedRootFile), authority.certificates.root.pem)
+    // What is set here is to be seen by jobs that run: nothing is kept longer than it must.
+    await replaceFile(
       join(directory, simulatedQcnlFile),
-      `${JSON.stringify({ pccs_url: server.url }, undefined, 2)}\n`,
+      `${JSON.stringify({ pccs_url: server.url, verify_collateral_cache_expire_hours: 0 }, undefined, 2)}\n`,
     )
     const said = {
       pccsUrl: server.url,

@@ -67,6 +67,7 @@ function runOptions(command: Command, options: { job: 'required' | 'default' }):
     .option('--engine-directory <directory>', "directory with TensorFlow's libraries, used as it is")
     .addOption(new Option('--platform <platform>', 'what attests this process').choices(['gramine', 'simulated']))
     .option('--platform-directory <directory>', 'state of a simulated platform (cloister platform serve)')
+    .option('--platform-machine <name>', 'which simulated machine this runs on')
     .option('--pccs <url>', 'where collateral comes from')
     .option('--qcnl <file>', "configuration of Intel's quoting library, instead of --pccs")
     .option('--threads <count>', 'threads of one process (default: the cores, shared)', wholeNumber)

@@ -92,8 +92,8 @@ async function attestedRun(
     job: { ...job, admission: job.admission ?? strictPolicy(root) },
     deployment: {
       ...deployment,
-      platform: { kind: 'simulated', directory },
-      collateral: { ...deployment.collateral, pccs: pccs.url },
+      platform: { kind: 'simulated', directory, machine: 'default' },
+      collateral: { ...deployment.collateral, pccs: pccs.url, refreshMinutes: 1 },
     },
     close: () => pccs.close(),
   }
@@ -118,7 +118,8 @@ function startProcesses(context: CliContext, options: { job: Job; directory: str
   const start = (source: string, role: string[], seen: (event: CloisterEvent) => void) =>
     launch({
       self: context.self,
-      arguments: [...role, ...files],
+      // Parties have machines of their own, of which one can fall out of policy alone.
+      arguments: [...role, ...files, '--platform-machine', source],
       env: context.env,
       onEvent(event) {
         progress.show(source, event)

@@ -16,6 +16,8 @@ export interface RunResult {
   /** `cifar-10` or `synthetic`. */
   readonly dataSource: string
   readonly engine: string
+  /** What attested the process that writes this: `gramine`, `simulated` or, in one process, `none`. */
+  readonly platform: string
   /** Updates of the model. */
   readonly steps: number
   readonly examples: number
@@ -40,13 +42,14 @@ export interface TrainedRun {
   readonly peers: RunResult['peers']
 }
 
-export function resultOf({ job, digest, engine }: RoleSession, run: TrainedRun): RunResult {
+export function resultOf({ job, digest, engine, platform }: RoleSession, run: TrainedRun): RunResult {
   return {
     workload: job.workload,
     job: Buffer.from(digest).toString('hex'),
     mode: run.mode,
     dataSource: run.dataSource,
     engine: engine.description,
+    platform: platform?.kind ?? 'none',
     steps: run.version,
     examples: run.examples,
     seconds: run.seconds,
@@ -80,6 +83,7 @@ export function writeResult({ directory, events }: RoleSession, result: RunResul
 export function printSummary(output: Output, directory: string): void {
   const result = JSON.parse(readFileSync(join(directory, 'result.json'), 'utf8')) as RunResult
   if (result.dataSource.includes('synthetic')) output.write(syntheticNotice)
+  if (result.platform === 'simulated') output.write(simulatedNotice)
   output.write(
     `${result.steps} updates, ${result.examples} examples in ${result.seconds.toFixed(1)} s ` +
       `(${result.examplesPerSecond.toFixed(0)} examples/s), ${result.mode}, ${result.engine}\n`,
@@ -93,6 +97,14 @@ export function printSummary(output: Output, directory: string): void {
     result.interrupted ? '\nInterrupted: what was learnt until then is saved.\n' : '\nOptimization finished.\n',
   )
 }
+
+const simulatedNotice = `
+  ************************************************************************
+  *  SIMULATED PLATFORM: attestation was real in form only; whoever owns *
+  *  this machine could read everything. It is for trials and tests.     *
+  ************************************************************************
+
+`
 
 const syntheticNotice = `
   ************************************************************************

@@ -31,7 +31,12 @@ export const deploymentSchema = v.strictObject({
   platform: v.optional(
     v.variant('kind', [
       v.strictObject({ kind: v.literal('gramine') }),
-      v.strictObject({ kind: v.literal('simulated'), directory: path }),
+      v.strictObject({
+        kind: v.literal('simulated'),
+        directory: path,
+        /** Which of its simulated machines this process runs on: each has a PPID and a PCK certificate of its own. */
+        machine: v.optional(v.pipe(v.string(), v.regex(/^[a-z0-9-]{1,64}$/, 'expected a-z, 0-9 and -')), 'default'),
+      }),
     ]),
   ),
   /** Where collateral for peers' quotes comes from; Intel's quoting library's configuration when nothing is said. */
@@ -43,8 +48,10 @@ export const deploymentSchema = v.strictObject({
       bundles: v.optional(v.pipe(v.array(path), v.minLength(1))),
       /** What was fetched survives restarts in it. */
       cacheDirectory: v.optional(path),
+      /** Connected peers are judged by collateral of this age at most, as long as the service answers. */
+      refreshMinutes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(7 * 24 * 60)), 60),
     }),
-    {},
+    { refreshMinutes: 60 },
   ),
   data: v.optional(v.strictObject({ directory: v.optional(path) }), {}),
   engine: v.optional(

@@ -34,7 +34,7 @@ import {
   subjectKeyIdentifier,
 } from '../../x509/write.ts'
 import { pkiNames } from '../format.ts'
-import { replaceTextFile } from '../text-file.ts'
+import { replaceFile } from '../text-file.ts'
 import { PlatformError } from './platform.ts'
 import { parseVariants, type Variants } from './simulated-variants.ts'
 
@@ -154,12 +154,12 @@ export class SimulatedAuthority {
 
   async setVariants(entries: readonly string[]): Promise<void> {
     parseVariants(entries)
-    await replaceTextFile(join(this.directory, 'variants.json'), `${JSON.stringify(entries)}\n`)
+    await replaceFile(join(this.directory, 'variants.json'), `${JSON.stringify(entries)}\n`)
   }
 
   async register(machine: SimulatedMachine): Promise<void> {
     const path = join(this.directory, 'machines', `${this.qeId(machine.name)}.json`)
-    await replaceTextFile(path, `${JSON.stringify(machine)}\n`)
+    await replaceFile(path, `${JSON.stringify(machine)}\n`)
   }
 
   async machines(): Promise<SimulatedMachine[]> {
