@@ -13,6 +13,9 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   })
 }
 
+// Whoever reads what we print may leave before us (`| head`, a launcher that was killed): a run still saves what it learnt.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+
 const context: CliContext = {
   env: process.env,
   cwd: process.cwd(),

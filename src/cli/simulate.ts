@@ -163,6 +163,8 @@ function startProcesses(context: CliContext, options: { job: Job; directory: str
         },
       )
     }
+    // Workers of a server that was stopped would wait for it to come back.
+    if (context.signal.aborted) await stopWorkers()
     await Promise.all(workers.map((worker) => worker.exited))
   })
   return {
