@@ -87,6 +87,8 @@ export interface StartOptions {
   readonly env?: Readonly<Record<string, string>>
   /** Of Node, before the program. */
   readonly nodeFlags?: readonly string[]
+  /** Another build than this checkout's. */
+  readonly entry?: string
 }
 
 export class Started {
@@ -97,10 +99,10 @@ export class Started {
   #heard: (() => void)[] = []
   #ended = false
 
-  constructor(sandbox: Sandbox, args: readonly string[], { env = {}, nodeFlags = [] }: StartOptions) {
+  constructor(sandbox: Sandbox, args: readonly string[], { env = {}, nodeFlags = [], entry = main }: StartOptions) {
     const { PATH, HOME } = process.env
     mkdirSync(sandbox.path('cache'), { recursive: true })
-    this.child = spawn(process.execPath, [...nodeFlags, main, ...args], {
+    this.child = spawn(process.execPath, [...nodeFlags, entry, ...args], {
       cwd: sandbox.directory,
       env: { PATH, HOME, CLOISTER_CACHE: sandbox.path('cache'), CLOISTER_ENGINE: engineDirectory, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
