@@ -8,7 +8,6 @@ import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { CollateralSource } from '../attestation/collateral-source.ts'
-import { AttestationError } from '../attestation/error.ts'
 import { openOfflineCollateral } from '../attestation/offline-collateral.ts'
 import { PccsClient } from '../attestation/pccs.ts'
 import { measureBuild } from '../attestation/platforms/application-digest.ts'
@@ -17,12 +16,13 @@ import type { Platform } from '../attestation/platforms/platform.ts'
 import { openSimulatedPlatform } from '../attestation/platforms/simulated.ts'
 import { openSimulatedAuthority } from '../attestation/platforms/simulated-authority.ts'
 import type { AttestedPeer } from '../attestation/policy.ts'
-import { type Policy, PolicyError, parsePolicy, rootFingerprintOf } from '../attestation/policy-format.ts'
+import { type Policy, parsePolicy, rootFingerprintOf } from '../attestation/policy-format.ts'
 import { MonotonicClock } from '../attestation/validity.ts'
 import type { Deployment } from '../config/deployment.ts'
 import { publicError } from '../errors.ts'
-import type { EventSink, PeerEvidence } from '../observability/events.ts'
+import type { PeerEvidence } from '../observability/events.ts'
 import { AttestedCredentials } from '../ratls/credentials.ts'
+import { PeerWatch } from '../ratls/peer-watch.ts'
 import { chooseService } from './collateral-service.ts'
 import type { CliContext } from './context.ts'
 import { EvidenceRecord } from './evidence-record.ts'
@@ -66,7 +66,12 @@ export async function openAttestation(session: RoleSession, role: 'server' | 'wo
     jobDigest: digest,
     report: events,
   })
-  const watch = new PeerWatch(credentials, events)
+  const watch = new PeerWatch({
+    credentials,
+    maximumAgeMinutes: policy.freshness.maximumAgeMinutes,
+    elapsedMs: () => performance.now(),
+    report: events,
+  })
   if (collateral instanceof PccsClient) collateral.keepFresh(() => void watch.reverify())
   const record = new EvidenceRecord({
     directory: join(directory, 'evidence'),
@@ -86,6 +91,7 @@ export async function openAttestation(session: RoleSession, role: 'server' | 'wo
       return { name, evidence: { ...evidence, detail: `${evidence.detail}, kept as ${kept}` }, withdrawn }
     },
     close() {
+      watch.close()
       credentials.close()
       if (collateral instanceof PccsClient) collateral.close()
     },
@@ -102,47 +108,6 @@ export function evidenceOf({ evidence, root }: AttestedPeer): PeerEvidence {
     tcbStatus: evidence.tcbStatus,
     advisories: evidence.advisories,
     detail: `PPID ${platform.ppid}, TCB evaluation ${evidence.tcbEvaluationNumber}`,
-  }
-}
-
-/** Connected peers, judged again when collateral changes. */
-class PeerWatch {
-  readonly #credentials: AttestedCredentials
-  readonly #events: EventSink
-  /** A peer that nobody holds any more is not judged again. */
-  readonly #watched = new Map<WeakRef<AttestedPeer>, AbortController>()
-  readonly #signals = new WeakMap<AttestedPeer, AbortSignal>()
-
-  constructor(credentials: AttestedCredentials, events: EventSink) {
-    this.#credentials = credentials
-    this.#events = events
-  }
-
-  signalFor(peer: AttestedPeer): { withdrawn: AbortSignal; isNew: boolean } {
-    const known = this.#signals.get(peer)
-    if (known !== undefined) return { withdrawn: known, isNew: false }
-    const controller = new AbortController()
-    this.#watched.set(new WeakRef(peer), controller)
-    this.#signals.set(peer, controller.signal)
-    return { withdrawn: controller.signal, isNew: true }
-  }
-
-  async reverify(): Promise<void> {
-    for (const [reference, controller] of this.#watched) {
-      const peer = reference.deref()
-      if (peer === undefined) {
-        this.#watched.delete(reference)
-        continue
-      }
-      try {
-        await this.#credentials.reverify(peer)
-      } catch (error) {
-        const judged = error instanceof PolicyError || error instanceof AttestationError
-        // That nothing could be learnt is no judgement: the policy's freshness bounds how long that may last.
-        if (judged) controller.abort(error)
-        else this.#events({ kind: 'warning', error: publicError(error) })
-      }
-    }
   }
 }
 

@@ -122,6 +122,11 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
     return again
   }
 
+  /** Without collateral or clock: throws a PolicyError when what was proven `elapsedMs` ago has become too old by itself. */
+  reconsider(peer: AttestedPeer, elapsedMs: number): void {
+    this.#judge.reconsider(peer, elapsedMs)
+  }
+
   /** The fresh quote of a peer that these credentials authenticated: what collateral must be fetched for, and the audit record keeps. */
   quoteOf(peer: AttestedPeer): Quote {
     const quote = this.#quotes.get(peer)

@@ -41,6 +41,12 @@ export class PeerJudge {
     return authorize(evidence, policy, { self, now: clock.now() })
   }
 
+  /** Throws a PolicyError unless what was proven about `peer` is still good enough `elapsedMs` after it was verified. */
+  reconsider({ evidence }: AttestedPeer, elapsedMs: number): void {
+    const { policy, self } = this.#options
+    authorize(evidence, policy, { self, now: evidence.verifiedAt + elapsedMs })
+  }
+
   #trust(collateral: QuoteCollateral): TrustedCollateral {
     const known = this.#remembered.find((it) => isSame(it.collateral, collateral))
     if (known) return known.trusted

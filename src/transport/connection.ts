@@ -50,7 +50,10 @@ export interface Handshake {
  * use (`unshift`): HTTP/2 begins with the next byte. TLS is 1.3 only, mutual, without resumption.
  */
 export interface Credentials<Peer> {
-  /** Read for every handshake, so that certificates rotate without dropping connections. PEM. */
+  /**
+   * Read for every handshake, so that certificates rotate without dropping connections. PEM. The same object for as long as
+   * nothing has changed: what TLS needs of it is prepared once for each.
+   */
   identity(): { readonly certificate: string; readonly privateKey: string }
   authenticate(handshake: Handshake, signal: AbortSignal): Promise<Peer>
 }

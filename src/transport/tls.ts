@@ -6,7 +6,15 @@
  */
 import { constants, type X509Certificate } from 'node:crypto'
 import type { Socket } from 'node:net'
-import { connect, createServer, type SecureContextOptions, type TLSSocket } from 'node:tls'
+import {
+  connect,
+  createSecureContext,
+  createServer,
+  type SecureContext,
+  type SecureContextOptions,
+  type Server,
+  type TLSSocket,
+} from 'node:tls'
 import type { Credentials } from './connection.ts'
 import type { TransportLimits } from './limits.ts'
 import { tellRefusal } from './refusal.ts'
@@ -33,10 +41,15 @@ export async function authenticateClient<Peer>(
   admit: (fingerprint: string) => void = () => {},
 ): Promise<Authenticated<Peer>> {
   return secure(raw, 'server', credentials, deadlines, admit, (done, failed) => {
-    // A server of its own for each handshake, which never listens: it takes the socket that we accepted and the
-    // certificate of this moment.
-    const server = createServer({ ...contextOf(credentials), requestCert: true, rejectUnauthorized: false })
-    server.once('secureConnection', done)
+    // Never listens: it takes the socket that we accepted. One handshake at a time, so that what it tells is about this one.
+    const { idleServers } = endsOf(credentials)
+    const server = idleServers.pop() ?? newServer(credentials)
+    server.once('secureConnection', (socket) => {
+      server.removeAllListeners('tlsClientError')
+      idleServers.push(server)
+      done(socket)
+    })
+    // Not used again: of a handshake that was given up it may yet tell.
     server.once('tlsClientError', failed)
     server.emit('connection', raw)
   })
@@ -54,16 +67,43 @@ export async function authenticateServer<Peer>(
     deadlines,
     () => {},
     (done, failed) => {
-      const socket = connect({ ...contextOf(credentials), socket: raw, rejectUnauthorized: false }, () => {
-        socket.off('error', failed)
-        done(socket)
-      })
+      const ends = endsOf(credentials)
+      ends.client ??= createSecureContext(contextOf(credentials))
+      const socket = connect(
+        { ALPNProtocols, secureContext: ends.client, socket: raw, rejectUnauthorized: false },
+        () => {
+          socket.off('error', failed)
+          done(socket)
+        },
+      )
       socket.once('error', failed)
     },
   )
 }
 
-function contextOf(credentials: Credentials<unknown>): SecureContextOptions & { ALPNProtocols: string[] } {
+const ALPNProtocols = ['h2']
+
+/** Reading a key and a certificate costs OpenSSL more than a handshake, so it is done once for each identity. */
+interface Ends {
+  client: SecureContext | undefined
+  readonly idleServers: Server[]
+}
+const prepared = new WeakMap<object, Ends>()
+
+function endsOf(credentials: Credentials<unknown>): Ends {
+  const identity = credentials.identity()
+  const known = prepared.get(identity)
+  if (known !== undefined) return known
+  const ends: Ends = { client: undefined, idleServers: [] }
+  prepared.set(identity, ends)
+  return ends
+}
+
+function newServer(credentials: Credentials<unknown>): Server {
+  return createServer({ ...contextOf(credentials), ALPNProtocols, requestCert: true, rejectUnauthorized: false })
+}
+
+function contextOf(credentials: Credentials<unknown>): SecureContextOptions {
   const { certificate, privateKey } = credentials.identity()
   return {
     cert: certificate,
@@ -71,7 +111,6 @@ function contextOf(credentials: Credentials<unknown>): SecureContextOptions & { 
     minVersion: 'TLSv1.3',
     maxVersion: 'TLSv1.3',
     secureOptions: constants.SSL_OP_NO_TICKET,
-    ALPNProtocols: ['h2'],
   }
 }
 
