@@ -80,7 +80,7 @@ export async function runRole(
     engine = openEngine({
       choice: deployment.engine.choice,
       directory: deployment.engine.directory ?? engineDirectory(cacheDirectory(context.env)),
-      threads: deployment.engine.threads || availableParallelism(),
+      threads: deployment.engine.threads || Math.min(availableParallelism(), 127),
       onWarning: (error) => events({ kind: 'warning', error }),
     })
     const platform = role === 'train' ? undefined : await openPlatform(context, deployment)

@@ -19,7 +19,7 @@ export interface ServerOptions extends RoleOptions {
   readonly resume?: boolean
 }
 
-/** Reasons in docs/operations.md. */
+/** Reasons in docs/limits.md. */
 const limits: ServerLimits = { helloMs: 10_000, evaluationMs: 600_000, withoutWorkersMs: 600_000 }
 
 export function server(context: CliContext, options: ServerOptions): Promise<number> {

@@ -101,7 +101,7 @@ async function attestedRun(
 
 /** Cores are shared among the workers: the server computes for milliseconds while they wait. */
 function threadsEach(workers: number): number {
-  return Math.max(1, Math.floor(availableParallelism() / workers))
+  return Math.min(127, Math.max(1, Math.floor(availableParallelism() / workers)))
 }
 
 interface Processes {

@@ -59,7 +59,7 @@ export const deploymentSchema = v.strictObject({
       choice: v.optional(v.picklist(['auto', 'tensorflow', 'javascript']), 'auto'),
       directory: v.optional(path),
       /** Threads inside one operation; 0: all cores shared among the processes of this host. */
-      threads: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(1024)), 0),
+      threads: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(127)), 0),
     }),
     { choice: 'auto', threads: 0 },
   ),

@@ -351,7 +351,7 @@ function helloLate({ helloMs }: ServerLimits): FederationError {
 
 function scoresLate({ evaluationMs }: ServerLimits): FederationError {
   return new FederationError('scores-late', `expected scores within ${evaluationMs} ms, got none`, {
-    hint: "Raise the server's limit, or give this worker fewer held-out examples.",
+    hint: 'Give this worker fewer held-out examples or more threads; see its log for what it was doing.',
   })
 }
 

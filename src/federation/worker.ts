@@ -221,7 +221,7 @@ function isLoss(error: unknown): boolean {
 }
 
 function stopped(): PublicError {
-  return { code: 'stopped', message: 'the worker was stopped', hint: '' }
+  return { code: 'stopped', message: 'the worker was stopped', hint: 'Somebody stopped it: its log says when.' }
 }
 
 function unreachable(reconnectForMs: number, cause: unknown): FederationError {

@@ -14,9 +14,10 @@ const hints = {
     'The peer connected but did not prove itself in time: look at its log and at its collateral service.',
   'authentication-failed': 'The peer broke off while it was being authenticated: look at its log.',
   'peer-not-pinned': 'Only the processes that the launcher started may connect: start them together.',
-  'connection-limit': 'Wait for other connections to end, or raise the limit in the deployment.',
+  'connection-limit': 'Wait for other connections of the same peer to end.',
   'method-unknown': 'Both sides must run the same version of Cloister.',
-  'message-too-large': 'Send smaller chunks, or agree on a larger bound in the job.',
+  'message-too-large':
+    'The peer does not keep to the protocol, which sends tensors in slices: compare the versions of both sides.',
   'message-truncated': 'The peer ended in the middle of a message: look at its log.',
   'message-malformed': 'The peer does not speak this protocol: compare the versions of both sides.',
   'closed-by-peer': 'The peer says why it ended the connection; act on its reason.',
