@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Events as lines for people. The reference system's `step: …, loss: …, iter time: …` is kept to the letter. */
-import type { PublicError, PublicError } from '../errors.ts'
+import type { PublicError } from '../errors.ts'
 import type { CloisterEvent, PeerEvidence } from './events.ts'
 
 const seconds = (ms: number): string => (ms / 1000).toFixed(3)
@@ -53,11 +53,6 @@ function describe(event: CloisterEvent): string {
 /** Most messages are phrases without a full stop; hints are sentences. */
 function formatError({ code, message, hint }: PublicError): string {
   return `${code}: ${message}${/[.!?]$/.test(message) ? '' : '.'} ${hint}`
-}
-
-/** Some messages end like sentences and some do not. */
-function describeError({ code, message, hint }: PublicError): string {
-  return `${code}: ${message.replace(/\.?$/, '.')} ${hint}`
 }
 
 export function formatScores(scores: Readonly<Record<string, number>>): string {
