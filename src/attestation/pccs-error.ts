@@ -4,6 +4,7 @@ import { CodedError } from '../errors.ts'
 
 export class PccsError extends CodedError<
   | 'pccs-configuration-invalid'
+  | 'pccs-address-unusable'
   | 'pccs-unreachable'
   | 'pccs-timeout'
   | 'pccs-redirect-refused'

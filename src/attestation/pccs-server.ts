@@ -8,6 +8,7 @@
 import { randomUUID } from 'node:crypto'
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { PccsError } from './pccs-error.ts'
 import { caMember, rootCrlUrl, type SimulatedAuthority } from './platforms/simulated-authority.ts'
 import { collateralTerms, issueCollateral, type SimulatedCollateral } from './platforms/simulated-collateral.ts'
 import { issuePckCertificate } from './platforms/simulated-pck.ts'
@@ -55,7 +56,12 @@ export async function startPccsServer(options: PccsServerOptions): Promise<PccsS
     )
   })
   await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
+    server.once('error', (cause) => {
+      const where = `${options.host}:${options.port}`
+      const message = `expected to serve collateral on ${where}, got: ${cause.message}`
+      const hint = 'Choose another address or port, or end what uses it; port 0 takes a free one.'
+      reject(new PccsError('pccs-address-unusable', message, { hint, cause }))
+    })
     server.listen(options.port, options.host, resolve)
   })
   const { address, family, port } = server.address() as AddressInfo

@@ -3,6 +3,7 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { publicError } from '../errors.ts'
+import { UsageError } from './usage-error.ts'
 
 export interface CliContext {
   readonly env: Readonly<Record<string, string | undefined>>
@@ -25,6 +26,11 @@ export interface Output {
 
 /** Exit statuses: documented in docs/cli.md. */
 export const exitStatus = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
+
+/** What was typed cannot be meant: that is told from what failed. */
+export function failureStatus(thrown: unknown): number {
+  return thrown instanceof UsageError ? exitStatus.usage : exitStatus.failed
+}
 
 /** Per-user cache of the engine and of downloaded data. */
 export function cacheDirectory(env: CliContext['env']): string {

@@ -51,7 +51,7 @@ async function withProgress(
   options: { json?: boolean },
   run: (common: Pick<Parameters<typeof inspectData>[0], 'json' | 'write' | 'events' | 'signal'>) => Promise<unknown>,
 ): Promise<number> {
-  const progress = createProgress(context.stderr, context.now)
+  const progress = createProgress(context.stderr, context.now, 0)
   try {
     await run({
       json: options.json ?? false,

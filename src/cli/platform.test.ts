@@ -76,7 +76,9 @@ describe('platform serve', () => {
     const taken = createServer()
     await new Promise<void>((listening) => taken.listen(0, '127.0.0.1', listening))
     const { port } = taken.address() as { port: number }
-    await expect(serve(run(cwd).context, { directory: 'sim', port })).rejects.toMatchObject({ code: 'EADDRINUSE' })
+    await expect(serve(run(cwd).context, { directory: 'sim', port })).rejects.toMatchObject({
+      code: 'pccs-address-unusable',
+    })
     taken.close()
   })
 })

@@ -4,7 +4,7 @@
  * for TensorFlow.js. An action returns its exit status.
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
-import { type CliContext, exitStatus, printError } from './context.ts'
+import { type CliContext, exitStatus, failureStatus, printError } from './context.ts'
 
 type Action = (context: CliContext, options: never, ...operands: string[]) => Promise<number>
 
@@ -22,6 +22,8 @@ export async function run(argv: readonly string[], context: CliContext): Promise
   program.configureOutput({
     writeOut: (text) => context.stdout.write(text),
     writeErr: (text) => context.stderr.write(text),
+    getOutHelpWidth: () => context.stdout.columns ?? 80,
+    getErrHelpWidth: () => context.stderr.columns ?? 80,
   })
   program.exitOverride()
   for (const command of every(program)) command.exitOverride().copyInheritedSettings(program)
@@ -34,7 +36,7 @@ export async function run(argv: readonly string[], context: CliContext): Promise
       return exitStatus.interrupted
     }
     printError(context, thrown)
-    return exitStatus.failed
+    return failureStatus(thrown)
   }
   return status
 }
@@ -49,6 +51,17 @@ function* every(command: Command): Generator<Command> {
 const wholeNumber = (text: string): number => {
   if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('expected a whole number')
   return Number(text)
+}
+
+const recordCount = (text: string): number => {
+  const count = wholeNumber(text)
+  if (count < 1 || count > 10_000) throw new InvalidArgumentError('expected 1 to 10000')
+  return count
+}
+
+const hostAndPort = (text: string): string => {
+  if (!/^(\[[0-9a-fA-F:.]+\]|[^\s:]+):\d{1,5}$/.test(text)) throw new InvalidArgumentError('expected host:port')
+  return text
 }
 
 const collect = (value: string, previous: string[] = []): string[] => [...previous, value]
@@ -104,15 +117,15 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
     .action(action(async () => (await import('./simulate.ts')).simulate as Action))
   runOptions(program.command('server'), { job: 'required' })
     .description('run the parameter server of a job')
-    .option('--listen <host:port>', 'where to listen')
-    .option('--health <host:port>', 'answer gRPC health checks there, without TLS')
+    .option('--listen <host:port>', 'where to listen', hostAndPort)
+    .option('--health <host:port>', 'answer gRPC health checks there, without TLS', hostAndPort)
     .option('--resume', 'go on from what an earlier server of the job saved in --out')
     .addOption(new Option('--launched').hideHelp())
     .action(action(async () => (await import('./server.ts')).server as Action))
   runOptions(program.command('worker'), { job: 'required' })
     .description('run one worker of a job on this machine’s data')
     .requiredOption('--index <number>', 'which worker of the job this is, from 0', wholeNumber)
-    .option('--connect <host:port>', 'where the server is')
+    .option('--connect <host:port>', 'where the server is', hostAndPort)
     .option('--resume', 'go on in the run directory of an earlier worker')
     .addOption(new Option('--launched').hideHelp())
     .action(action(async () => (await import('./worker.ts')).worker as Action))
@@ -152,7 +165,7 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
     .description('write a learnable synthetic ten-class set in the format of CIFAR-10')
     .argument('<directory>')
     .option('--seed <number>', 'which set', wholeNumber, 1)
-    .option('--records <count>', 'images in each of the six files, 10000 at most', wholeNumber, 2000)
+    .option('--records <count>', 'images in each of the six files, 10000 at most', recordCount, 2000)
     .option('--json', 'machine-readable')
     .action(action(async () => (await import('./data-commands.ts')).synthesize as Action))
 

@@ -27,8 +27,9 @@ const spoken: ReadonlySet<CloisterEvent['kind']> = new Set([
   'failed',
 ])
 
-export function createProgress(output: Output, now: () => Date): Progress {
-  const progress = output.isTTY ? barProgress(output) : lineProgress(output, now)
+/** `updates`: how many the job has in all; what steps and updates are measured against. */
+export function createProgress(output: Output, now: () => Date, updates: number): Progress {
+  const progress = output.isTTY ? barProgress(output, updates) : lineProgress(output, now)
   const warned = new Set<string>()
   return {
     show(source, event) {
@@ -49,7 +50,7 @@ function isOrdinary(event: CloisterEvent): boolean {
   return event.kind === 'update-refused' && event.error.code === 'training-finished'
 }
 
-/** A line for what happened, and one line every ten seconds for how far each source is. */
+/** A line for what happened, and a line every ten seconds for how far each source is. */
 function lineProgress(output: Output, now: () => Date): Progress {
   const intervalMs = 10_000
   const lastShown = new Map<string, number>()
@@ -62,9 +63,10 @@ function lineProgress(output: Output, now: () => Date): Progress {
       if (event.kind !== 'step' && event.kind !== 'update' && event.kind !== 'progress') return
       const key = `${source} ${event.kind === 'progress' ? event.activity : event.kind}`
       const time = now().getTime()
-      const finished = event.kind === 'progress' && event.done >= event.total
-      if (event.kind === 'progress' && (event.activity === 'trace' || event.done === 0)) return
-      if (!finished && time - (lastShown.get(key) ?? 0) < intervalMs) return
+      const before = lastShown.get(key)
+      if (before === undefined) lastShown.set(key, time)
+      // What is done before it could be wondered about is not worth a line.
+      if (before === undefined ? event.kind === 'progress' : time - before < intervalMs) return
       lastShown.set(key, time)
       output.write(`${source}: ${formatEvent(event)}\n`)
     },
@@ -72,7 +74,22 @@ function lineProgress(output: Output, now: () => Date): Progress {
   }
 }
 
-function barProgress(output: Output): Progress {
+function minutes(seconds: number): string {
+  const whole = Math.round(seconds)
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`
+}
+
+/** Cut at the terminal's width; each line clears what a bar has left to its right. */
+function folded(text: string, columns: number): string {
+  const characters = Array.from(text)
+  let lines = ''
+  for (let at = 0; at < characters.length; at += columns) {
+    lines += `${characters.slice(at, at + columns).join('')}\x1b[0K\n`
+  }
+  return lines
+}
+
+function barProgress(output: Output, updates: number): Progress {
   const bars = new MultiBar({
     format: '{name} {bar} {value}/{total} {detail} ETA {eta_formatted}',
     barCompleteChar: '█',
@@ -85,9 +102,9 @@ function barProgress(output: Output): Progress {
     // The launcher ends the run in order; the bar library must not end it first.
     gracefulExit: false,
     emptyOnZero: true,
+    formatTime: (seconds) => (Number.isFinite(seconds) ? minutes(seconds) : '…'),
   })
   const active = new Map<string, SingleBar>()
-  const details = new Map<string, string>()
   let stopped = false
 
   const update = (source: string, done: number, total: number, detail: string): void => {
@@ -103,21 +120,29 @@ function barProgress(output: Output): Progress {
   return {
     show(source, event) {
       if (stopped || spoken.has(event.kind)) {
-        const line = `${source}: ${formatEvent(event)}\n`
-        if (stopped) output.write(line)
-        else bars.log(line)
+        const line = `${source}: ${formatEvent(event)}`
+        // The bar library writes only while it has bars, and cuts what is wider than the terminal.
+        if (stopped || active.size === 0) output.write(`${line}\n`)
+        else bars.log(folded(line, output.columns ?? 80))
         return
       }
-      if (event.kind === 'step' || event.kind === 'update') {
-        details.set(source, `loss ${event.loss.toFixed(3)}`)
-      } else if (event.kind === 'progress') {
-        const detail = event.activity === 'train' ? (details.get(source) ?? '') : event.activity
-        update(source, event.done, event.total, detail)
+      if (event.kind === 'update') {
+        update(source, event.step, updates, `loss ${event.loss.toFixed(3)}`)
+      } else if (event.kind === 'step') {
+        // The step that this worker's gradients became.
+        const seconds = (event.iterationMs / 1000).toFixed(2)
+        update(source, event.step + 1, updates, `loss ${event.loss.toFixed(3)}, ${seconds} s a step`)
+      } else if (event.kind === 'progress' && event.activity !== 'trace') {
+        update(source, event.done, event.total, event.activity)
       }
     },
     stop() {
+      if (!stopped && active.size > 0) {
+        // Lines that wait for the next redraw are written by it only.
+        bars.update()
+        bars.stop()
+      }
       stopped = true
-      bars.stop()
     },
   }
 }

@@ -14,7 +14,7 @@ import { publicError } from '../errors.ts'
 import type { EventSink, Role } from '../observability/events.ts'
 import { eventLine, openRunLog } from '../observability/run-log.ts'
 import { openPlatform } from './attestation.ts'
-import { type CliContext, cacheDirectory, exitStatus, printError } from './context.ts'
+import { type CliContext, cacheDirectory, exitStatus, failureStatus, printError } from './context.ts'
 import { loadRun, type RunOptions } from './options.ts'
 import { createProgress } from './progress.ts'
 import { createRunDirectory } from './run-directory.ts'
@@ -69,7 +69,8 @@ export async function runRole(
     now: context.now,
     onFailure: (error) => context.stderr.write(`${source}: the log cannot be written: ${String(error)}\n`),
   })
-  const progress = launcherGone === undefined ? createProgress(context.stdout, context.now) : undefined
+  const progress =
+    launcherGone === undefined ? createProgress(context.stdout, context.now, job.training.updates) : undefined
   const events: EventSink = (event) => {
     log.emit(event)
     if (progress === undefined) context.stdout.write(eventLine(event, source, context.now()))
@@ -100,7 +101,7 @@ export async function runRole(
       printError(context, thrown)
     }
     if (error.code === 'internal') context.stderr.write(`${String((thrown as Error).stack)}\n`)
-    return context.signal.aborted ? exitStatus.interrupted : exitStatus.failed
+    return context.signal.aborted ? exitStatus.interrupted : failureStatus(thrown)
   } finally {
     progress?.stop()
     await engine?.close()

@@ -44,7 +44,7 @@ export async function runJob(context: CliContext, run: JobRun): Promise<number> 
     now: context.now(),
     marker: 'server.log',
   })
-  const progress = createProgress(context.stdout, context.now)
+  const progress = createProgress(context.stdout, context.now, job.training.updates)
   let processes: Processes | undefined
   let closePlatform = async (): Promise<void> => {}
   try {

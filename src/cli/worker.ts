@@ -63,4 +63,4 @@ async function work(session: RoleSession, index: number): Promise<void> {
 }
 
 /** The server is not there (yet, or any more); a server that is not what it should be is another matter. */
-const retried: ReadonlySet<string> = new Set(['connect-failed', 'connection-lost', 'peer-silent'])
+const retried: ReadonlySet<string> = new Set(['connect-failed', 'connection-lost'])

@@ -5,6 +5,7 @@ import { CodedError } from '../errors.ts'
 export type TransportErrorCode = keyof typeof hints
 
 const hints = {
+  'address-unusable': 'Choose another address or port, or end what uses it; port 0 takes a free one.',
   'connect-failed': 'Check that the server runs, that address and port are right and that no firewall lies between.',
   'handshake-failed': 'Both sides must speak TLS 1.3 with HTTP/2 (ALPN h2); look for a proxy that ends TLS in between.',
   'handshake-timeout': 'Look for an overloaded host, packet loss, or a peer that does not speak TLS on this port.',
