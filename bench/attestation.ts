@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Verification of one SGX quote in CPU ms, beside the Rust verifier of PyPI's dcap-qvl in the same run:
+ * What attestation costs, in CPU ms. Verification of one SGX quote, beside the Rust verifier of PyPI's dcap-qvl in the same run:
  *
  * - warm: the quote, against collateral that was verified before: what a peer costs a server (goal: at most 0.5 ms);
  * - full: collateral and quote, every signature over CRLs, TCB info, QE identity and quote checked anew. Certificates and texts that this
  *   process has seen before are not parsed again (goal: not slower than Rust, which remembers nothing);
  * - cold: certificates, collateral and quote of a PKI never seen before (the forger's keys stay the same).
  *
- *     npm run bench -- attestation [--python PYTHON] [--vectors DIRECTORY]
+ * Then the RA-TLS handshake beside plain mutual TLS (attestation/handshakes.ts; goal: at most twice).
+ *
+ *     npm run bench -- attestation [--python PYTHON] [--vectors DIRECTORY] [--rounds 7] [--handshakes 200]
  */
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -18,6 +20,7 @@ import { intelRootFingerprint } from '../src/attestation/format.ts'
 import { trustCollateral, verifyQuote } from '../src/attestation/verify.ts'
 import { forge, now as forgedNow } from '../test/attestation-pki.ts'
 import { python, sharedDirectory } from '../test/requirements.ts'
+import { type HandshakeFigures, measureHandshakes } from './attestation/handshakes.ts'
 import { median, table } from './statistics.ts'
 
 const { values } = parseArgs({
@@ -25,6 +28,7 @@ const { values } = parseArgs({
     python: { type: 'string', default: python },
     vectors: { type: 'string', default: join(sharedDirectory, 'attestation-vectors') },
     rounds: { type: 'string', default: '7' },
+    handshakes: { type: 'string', default: '200' },
   },
 })
 const rounds = Number(values.rounds)
@@ -51,19 +55,11 @@ function cpuMs(runs: number, body: (run: number) => unknown): number {
   return (user + system) / 1000 / runs
 }
 
-const rust = `
-import dcap_qvl, json, sys, time
-quote, text, now, runs = open(sys.argv[1], "rb").read(), open(sys.argv[2]).read(), int(sys.argv[3]), 300
-collateral = dcap_qvl.QuoteCollateralV3.from_json(text)
-for _ in range(20): dcap_qvl.verify(quote, collateral, now)
-before = time.process_time()
-for _ in range(runs): dcap_qvl.verify(quote, collateral, now)
-print((time.process_time() - before) / runs * 1e3)
-`
 function rustMs(quote: string, collateral: string, now: number): number | undefined {
   const files = [quote, collateral].map((file) => join(values.vectors, file))
-  const { status, stdout } = spawnSync(values.python, ['-c', rust, ...files, `${now}`], { encoding: 'utf8' })
-  return status === 0 ? Number(stdout) : undefined
+  const script = join(import.meta.dirname, 'peers/dcap_qvl.py')
+  const { status, stdout } = spawnSync(values.python, [script, ...files, `${now}`, '300'], { encoding: 'utf8' })
+  return status === 0 ? (JSON.parse(stdout) as { cpuMs: number }).cpuMs : undefined
 }
 
 /** Quotes and collateral under certificates of their own. */
@@ -112,3 +108,13 @@ const coldMs = median(Array.from({ length: rounds }, (_, round) => cold(round + 
 console.log(`Verification of an SGX quote, CPU ms, median of ${rounds} rounds`)
 table(['collateral', 'warm', 'full', 'Rust full', 'full/Rust'], rows)
 console.log(`cold, certificates never seen before: ${coldMs.toFixed(3)}`)
+
+const { again, first } = await measureHandshakes(rounds, Number(values.handshakes))
+const row = (name: string, { plainMs, attestedMs, ratio }: HandshakeFigures): string[] => [
+  name,
+  plainMs.toFixed(2),
+  attestedMs.toFixed(2),
+  ratio.toFixed(2),
+]
+console.log(`\nHandshake, both ends, without making quotes, CPU ms, median of ${rounds} × ${values.handshakes}`)
+table(['peers', 'mutual TLS', 'RA-TLS', 'RA-TLS/TLS'], [row('that met before', again), row('never seen before', first)])

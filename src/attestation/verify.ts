@@ -131,7 +131,7 @@ export function examineQuote(bytes: Uint8Array, collateral: TrustedCollateral, n
 
   // The platform certifies its quoting enclave, which is Intel's and vouches for the attestation key, which signs the quote.
   const attestationKey = attestationKeyOf(quote.attestationKey)
-  requireQeReport(quote, chain.leafKey)
+  requireQeReport(quote, chain)
   requireQeIdentity(quote.qeReport, collateral.qeIdentity)
   if (!isRawSignature(quote.signed, attestationKey, quote.signature)) {
     throw refusal('quote-signature-invalid', 'a quote signed by its attestation key', 'an invalid signature')
@@ -190,10 +190,8 @@ function requireNamed({ certification }: Quote, pck: PckIdentity): void {
 }
 
 /** Signed by the PCK, and its report data binds the attestation key: SHA-256(key ‖ authentication data), zeros. */
-function requireQeReport(quote: Quote, pckKey: KeyObject): void {
-  if (!isRawSignature(quote.qeReport.raw, pckKey, quote.qeReportSignature)) {
-    throw refusal('qe-report-signature-invalid', 'a QE report signed by the PCK', 'an invalid signature')
-  }
+function requireQeReport(quote: Quote, chain: Chain): void {
+  requirePckSignature({ report: quote.qeReport.raw, signature: quote.qeReportSignature, chain })
   const bound = Buffer.alloc(reportFields.reportData.size)
   createHash('sha256').update(quote.attestationKey).update(quote.qeAuthData).digest().copy(bound)
   if (!quote.qeReport.reportData.equals(bound)) {
@@ -236,6 +234,22 @@ function requireNotRevoked(certificate: Certificate, list: RevocationList): void
   throw refusal('certificate-revoked', `${named} to stand`, `a revocation of ${new Date(revokedAt).toISOString()}`, {
     hint: 'Intel withdrew its trust in this platform or signer: it must not be used again.',
   })
+}
+
+/** A quoting enclave shows the same report, under the same signature, in each quote until it makes a new attestation key. */
+const requirePckSignature = memoize<PckSigned, true>(
+  1024,
+  ({ report, signature, chain }) =>
+    `${report.toString('latin1')}${signature.toString('latin1')}${chain.leaf.fingerprint}`,
+  ({ report, signature, chain }) => {
+    if (isRawSignature(report, chain.leafKey, signature)) return true
+    throw refusal('qe-report-signature-invalid', 'a QE report signed by the PCK', 'an invalid signature')
+  },
+)
+interface PckSigned {
+  readonly report: Buffer
+  readonly signature: Buffer
+  readonly chain: Chain
 }
 
 // Signed text reads the same each time. Its signature is checked each time all the same.

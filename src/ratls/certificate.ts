@@ -9,6 +9,7 @@
  */
 import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, verify } from 'node:crypto'
 import { reportFields } from '../attestation/format.ts'
+import { memoize } from '../attestation/memo.ts'
 import { parseQuote, type Quote } from '../attestation/quote.ts'
 import { type Certificate, oids, parseCertificate, refuseCritical } from '../x509/read.ts'
 import {
@@ -95,17 +96,23 @@ export async function createAttestedIdentity(options: {
 }
 
 /** Throws RatlsError, X509Error or AttestationError unless the certificate is whole, self-signed, and its evidence names its own key. */
-export function parseCertificateEvidence(der: Uint8Array): CertificateEvidence {
-  const certificate = parseCertificate(der)
-  refuseCritical(certificate.extensions, [oids.basicConstraints, oids.keyUsage])
-  verifySelfSignature(certificate, readPublicKey(certificate))
-  return {
-    ...readEvidence(certificate),
-    publicKeyHash: sha256(certificate.publicKey),
-    notBefore: certificate.notBefore,
-    notAfter: certificate.notAfter,
-  }
-}
+export const parseCertificateEvidence: (der: Uint8Array) => CertificateEvidence = memoize(
+  // A peer that comes back shows the certificate that it showed before. Some 30 KB each.
+  64,
+  (der) => sha256(der).toString('latin1'),
+  (der) => {
+    // A copy, since what is remembered must not change with the caller's bytes.
+    const certificate = parseCertificate(Buffer.from(der))
+    refuseCritical(certificate.extensions, [oids.basicConstraints, oids.keyUsage])
+    verifySelfSignature(certificate, readPublicKey(certificate))
+    return {
+      ...readEvidence(certificate),
+      publicKeyHash: sha256(certificate.publicKey),
+      notBefore: certificate.notBefore,
+      notAfter: certificate.notAfter,
+    }
+  },
+)
 
 /** Short-lived, because a quote in a certificate says nothing about now. Times in ms since 1970. */
 export function verifyValidity(

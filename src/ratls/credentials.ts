@@ -5,7 +5,7 @@
  * between are hostile until `authenticate` has returned.
  */
 import assert from 'node:assert/strict'
-import { createHash, randomBytes, type X509Certificate } from 'node:crypto'
+import { randomBytes, type X509Certificate } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
 import { reportFields } from '../attestation/format.ts'
 import type { Platform } from '../attestation/platforms/platform.ts'
@@ -14,7 +14,6 @@ import { parseQuote, type Quote } from '../attestation/quote.ts'
 import { publicError } from '../errors.ts'
 import type { EventSink } from '../observability/events.ts'
 import type { Credentials, Handshake } from '../transport/connection.ts'
-import { publicKeyInfo } from '../x509/write.ts'
 import { type AttestedRole, exchangeQuotes, refusePeer } from './attestation-exchange.ts'
 import {
   type AttestedIdentity,
@@ -169,11 +168,12 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
 
   /** Of the certificate shown in this handshake, which may have been replaced since. */
   #ownKeyHash(socket: TLSSocket): Buffer {
-    // Asking the socket costs as much as two signatures, so only when there is a choice.
+    // Asking the socket is not free, so only when there is a choice.
     if (!this.#renewed) return this.#identity.publicKeyHash
     const certificate = socket.getX509Certificate()
     assert(certificate, 'a handshake without a certificate of ours')
-    return createHash('sha256').update(publicKeyInfo(certificate.publicKey)).digest()
+    // Remembered after the first time; by OpenSSL's reading of the key it would cost as much as two signatures each.
+    return parseCertificateEvidence(certificate.raw).publicKeyHash
   }
 
   #renewAfter(delayMs: number): void {
