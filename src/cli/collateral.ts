@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `cloister collateral fetch|show`: bundles for machines that reach no PCCS, and what is in one. Joins nothing, trusts nothing. */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { QuoteCollateral } from '../attestation/collateral.ts'
 import { intelRootFingerprint } from '../attestation/format.ts'
@@ -10,6 +10,7 @@ import { type TrustedCollateral, trustCollateral } from '../attestation/verify.t
 import { CodedError, type PublicError } from '../errors.ts'
 import { chooseService, openService, rootFingerprintOfFile, type ServiceOptions } from './collateral-service.ts'
 import { type CliContext, exitStatus } from './context.ts'
+import { fetchSubject, readSubject } from './subject.ts'
 
 export interface FetchOptions extends ServiceOptions {
   /** Certificate of the root that the quote must chain to; Intel's if none is named. */
@@ -25,10 +26,11 @@ export interface ShowOptions {
 
 type Context = Pick<CliContext, 'cwd' | 'env' | 'now' | 'stdout' | 'stderr' | 'signal'>
 
-export async function fetchCollateral(context: Context, options: FetchOptions, quotePath: string): Promise<number> {
+export async function fetchCollateral(context: Context, options: FetchOptions, subject: string): Promise<number> {
   const rootFingerprint = rootOf(context.cwd, options.root)
   const { config, origin } = await chooseService(context, options)
-  const quote = readFileSync(resolve(context.cwd, quotePath))
+  const bytes = await fetchSubject(subject, context.cwd, context.signal)
+  const { quote } = readSubject(bytes, context.now().getTime())
   const client = openService(context, config, rootFingerprint)
   const stop = () => client.close()
   context.signal.addEventListener('abort', stop)

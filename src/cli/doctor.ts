@@ -3,7 +3,6 @@
  * `cloister doctor`: what this machine has and lacks for attested enclaves, each finding with what to do. It only looks: it changes
  * nothing, and it trusts nothing that it is told. Exit status 1 when anything is missing that production needs.
  */
-import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { intelRootFingerprint } from '../attestation/format.ts'
 import { defaultQcnlPath } from '../attestation/qcnl.ts'
@@ -11,6 +10,7 @@ import { publicError } from '../errors.ts'
 import { platformFinding, serviceFindings } from './collateral-checks.ts'
 import { chooseService, openService, rootFingerprintOfFile, type ServiceOptions } from './collateral-service.ts'
 import { type CliContext, exitStatus } from './context.ts'
+import { readInput } from './input.ts'
 import { type Finding, type MachinePaths, machineFindings } from './machine-checks.ts'
 
 export interface DoctorOptions extends ServiceOptions {
@@ -48,7 +48,7 @@ async function collateralFindings(context: Context, options: DoctorOptions, qcnl
     const service = await chooseService(context, options, qcnlPath)
     const { cwd } = context
     const root = options.root === undefined ? intelRootFingerprint : rootFingerprintOfFile(resolve(cwd, options.root))
-    const quote = options.quote === undefined ? undefined : readFileSync(resolve(cwd, options.quote))
+    const quote = options.quote === undefined ? undefined : readInput(resolve(cwd, options.quote))
     client = openService(context, service.config, root, impatient)
     const now = context.now()
     return [...(await serviceFindings(client, service, now)), await platformFinding(client, quote, root, now)]

@@ -7,6 +7,7 @@ import { testContext } from '../../test/cli-context.ts'
 import { scratchDirectory, testEnclave, testNow } from '../../test/simulated.ts'
 import { intelRootFingerprint } from '../attestation/format.ts'
 import { openSimulatedAuthority } from '../attestation/platforms/simulated-authority.ts'
+import { createAttestedIdentity } from '../ratls/certificate.ts'
 import { fetchCollateral, showCollateral } from './collateral.ts'
 import { doctor } from './doctor.ts'
 import { measure } from './measure.ts'
@@ -123,6 +124,24 @@ describe('collateral fetch and show', () => {
     expect(JSON.parse(printed.out)).toHaveProperty('tcb_info_signature')
     const wrong = fetchCollateral(run(cwd).context, { pccs: said.pccsUrl }, 'quote.bin')
     await expect(wrong).rejects.toMatchObject({ code: 'chain-untrusted-root' })
+    await end()
+  })
+
+  test('of a certificate as of the quote in it', async () => {
+    const { cwd, said, end } = await served()
+    const authority = await openSimulatedAuthority({
+      directory: join(cwd, 'sim'),
+      now: () => testNow,
+      secret: () => expect.unreachable(),
+    })
+    const { quote } = await testEnclave(authority)
+    const { certificate } = await createAttestedIdentity({ quote, now: testNow.getTime(), lifetimeMs: 3_600_000 })
+    writeFileSync(join(cwd, 'peer.pem'), certificate)
+    const [ofQuote, ofCertificate] = [run(cwd), run(cwd)]
+    const options = { pccs: said.pccsUrl, root: 'sim/root.pem' }
+    await fetchCollateral(ofQuote.context, options, 'quote.bin')
+    await fetchCollateral(ofCertificate.context, options, 'peer.pem')
+    expect(ofCertificate.printed.out).toBe(ofQuote.printed.out)
     await end()
   })
 })
