@@ -29,7 +29,7 @@ writeFileSync(
   out,
   `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 560" font-family="sans-serif" font-size="12">
 <rect width="720" height="560" fill="white"/>
-${panel(20, 'training loss', loss, Math.ceil(Math.max(...loss.map(([, value]) => value)) * 2) / 2, 1, '#1f6fb4')}
+${panel(20, 'training loss', loss, Math.ceil(Math.max(...loss.map(([, value]) => value)) * 2) / 2, 2, '#1f6fb4')}
 ${panel(290, 'held-out accuracy', accuracy, 1, 2, '#2a8f4a')}
 <text x="390" y="552" text-anchor="middle">updates of the model</text>
 </svg>
