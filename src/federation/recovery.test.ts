@@ -331,6 +331,17 @@ describe('stopped by a signal', () => {
     expect(await worker.result).toMatchObject({ reason: 'stopped', steps: 0 })
   })
 
+  test('a server that is stopped before the first update has trained for no time', async () => {
+    const server = startServer(engine)
+    const held = new Promise<void>((resolve) => server.stop.signal.addEventListener('abort', () => resolve()))
+    const worker = startWorker(engine, () => server.wire, 0, {
+      training: heldAt(0, 0, held, () => server.stop.abort()),
+    })
+    expect(await server.result).toMatchObject({ reason: 'stopped', version: 0, seconds: 0 })
+    worker.stop.abort()
+    expect(await worker.result).toMatchObject({ reason: 'stopped' })
+  })
+
   test('a server saves what was learnt, also before any worker came', async () => {
     const server = startServer(engine)
     server.stop.abort()

@@ -61,7 +61,8 @@ class Server<Peer extends AttestedPeer> {
   #examples = 0
   /** Training begins with the first assignment and ends with the last update: neither waiting for workers nor the final scores count. */
   #trainingSince: number | undefined
-  #lastUpdateAt = 0
+  /** Without an update no time has passed. */
+  #lastUpdateAt: number | undefined
   /** The first worker's; the server sees no data and cannot make a plan of its own. */
   #planDigest: Uint8Array | undefined
   readonly #roster = new Map<number, WorkerSummary>()
@@ -84,7 +85,7 @@ class Server<Peer extends AttestedPeer> {
       this.#hangUp((connection) => !this.#welcome.has(connection))
       await Promise.all(this.#attending.values())
       const version = model.version
-      const seconds = (this.#lastUpdateAt - (this.#trainingSince ?? this.#lastUpdateAt)) / 1000
+      const seconds = this.#lastUpdateAt === undefined ? 0 : (this.#lastUpdateAt - this.#trainingSince!) / 1000
       events({ kind: 'finished', steps: version, examples: this.#examples, seconds })
       const workers = [...this.#roster.values()].sort((a, b) => a.worker - b.worker)
       const reason = this.#complete ? 'complete' : 'stopped'

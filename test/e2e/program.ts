@@ -61,7 +61,8 @@ export class Sandbox {
 
   /** What the processes of a run in `name` reported. */
   events(name: string): Reported[] {
-    const lines = this.read(join(name, 'events.jsonl')).trimEnd().split('\n')
+    // The last line may be on its way.
+    const lines = this.read(join(name, 'events.jsonl')).split('\n').slice(0, -1)
     return lines.map((line) => JSON.parse(line) as Reported)
   }
 
