@@ -5,6 +5,7 @@
  * simulated platform; what making them costs is measured apart and taken off, since on SGX it is the quoting enclave's.
  *
  * - again: peers that have met before, as after a lost connection: certificates, plain or attested, were read then;
+ * - renewed: the same, after our own certificates were replaced: which one was shown must be asked;
  * - first: keys and certificates on both sides that the other has never seen. Making them is not counted.
  */
 import { createHash, randomBytes } from 'node:crypto'
@@ -70,7 +71,7 @@ export async function measureHandshakes(rounds: number, handshakes: number) {
       jobDigest: createHash('sha256').update('job').digest(),
       report: () => {},
     })
-  const [server, worker] = [await credentials('server'), await credentials('worker')]
+  const attestedEnds = async () => ({ server: await credentials('server'), client: await credentials('worker') })
   const pinned = (own: PinnedIdentity, { fingerprint }: PinnedIdentity) =>
     pinnedCredentials(own, [{ name: 'the other', fingerprint }])
   const plainEnds = (): Ends<unknown, unknown> => {
@@ -81,14 +82,17 @@ export async function measureHandshakes(rounds: number, handshakes: number) {
     return { server: pinned(own, other), client: pinned(other, own) }
   }
   const acquainted = plainEnds()
-  const attested = { server, client: worker }
+  const [again, renewed, strangers] = [await attestedEnds(), await attestedEnds(), await attestedEnds()]
+  const renew = ({ server, client }: typeof again) => Promise.all([server.renew(), client.renew()])
+  await renew(renewed)
   const kinds = {
-    again: { plain: async () => acquainted, attested: async () => attested },
+    again: { plain: async () => acquainted, attested: async () => again },
+    renewed: { plain: async () => acquainted, attested: async () => renewed },
     first: {
       plain: async () => plainEnds(),
       attested: async () => {
-        await Promise.all([server.renew(), worker.renew()])
-        return attested
+        await renew(strangers)
+        return strangers
       },
     },
   }
@@ -98,9 +102,11 @@ export async function measureHandshakes(rounds: number, handshakes: number) {
     return cpuMsSince(before) / handshakes
   }
 
-  const samples = { again: [] as Omit<HandshakeFigures, 'ratio'>[], first: [] as Omit<HandshakeFigures, 'ratio'>[] }
+  const names = ['again', 'renewed', 'first'] as const
+  type Sample = Omit<HandshakeFigures, 'ratio'>
+  const samples: Record<(typeof names)[number], Sample[]> = { again: [], renewed: [], first: [] }
   for (let round = -1; round < rounds; round++) {
-    for (const kind of ['again', 'first'] as const) {
+    for (const kind of names) {
       const plainMs = await measure(kinds[kind].plain, handshakes)
       const withQuotesMs = await measure(kinds[kind].attested, handshakes)
       const attestedMs = withQuotesMs - 2 * (await quotingMs())
@@ -108,15 +114,17 @@ export async function measureHandshakes(rounds: number, handshakes: number) {
       if (round >= 0) samples[kind].push({ plainMs, attestedMs })
     }
   }
-  server.close()
-  worker.close()
+  for (const { server, client } of [again, renewed, strangers]) {
+    server.close()
+    client.close()
+  }
   await rm(directory, { recursive: true })
-  const figures = (kind: keyof typeof samples): HandshakeFigures => ({
+  const figures = (kind: (typeof names)[number]): HandshakeFigures => ({
     plainMs: median(samples[kind].map((it) => it.plainMs)),
     attestedMs: median(samples[kind].map((it) => it.attestedMs)),
     ratio: median(samples[kind].map((it) => it.attestedMs / it.plainMs)),
   })
-  return { again: figures('again'), first: figures('first') }
+  return { again: figures('again'), renewed: figures('renewed'), first: figures('first') }
 }
 
 /** CPU ms of one handshake, both ends, as the transport makes it; preparing the ends is not counted. */

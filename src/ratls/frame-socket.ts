@@ -68,7 +68,7 @@ export class FrameSocket {
 
   /**
    * Ends our half and waits for the peer to end its own, for `lingerMs` at most: closing with unread bytes resets the
-   * connection, and the peer would never read why.
+   * connection, and the peer would never read why. Not cut short by the signal: a deadline that has passed is a reason too.
    */
   async end(lingerMs: number): Promise<void> {
     let lingering = true
@@ -77,7 +77,7 @@ export class FrameSocket {
       this.#onEvent()
     }, lingerMs)
     if (this.#socket.writable) this.#socket.end()
-    while (lingering && !this.#over()) {
+    while (lingering && !this.#socket.destroyed && !this.#socket.readableEnded) {
       if (this.#socket.read() === null) await this.#event()
     }
     clearTimeout(timer)
