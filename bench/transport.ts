@@ -7,8 +7,8 @@ import { connect as connectTls, createServer, type TLSSocket } from 'node:tls'
 import type { Connection } from '../src/transport/connection.ts'
 import { connect } from '../src/transport/grpc-client.ts'
 import { listen } from '../src/transport/grpc-server.ts'
-import { createPinnedIdentity, pinnedCredentials } from '../src/transport/pinned.ts'
 import { type Bytes, message, talk } from '../test/contracts/echo.ts'
+import { createPinnedIdentity, pinnedCredentials } from '../test/support/pinned.ts'
 
 const bulkBytes = 1_000_000_000
 const chunkBytes = 2_000_000

@@ -28,6 +28,7 @@ const last = updates.at(-1).step
 writeFileSync(
   out,
   `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 560" font-family="sans-serif" font-size="12">
+<title>Training loss and held-out accuracy by updates of the model</title>
 <rect width="720" height="560" fill="white"/>
 ${panel(20, 'training loss', loss, Math.ceil(Math.max(...loss.map(([, value]) => value)) * 2) / 2, 2, '#1f6fb4')}
 ${panel(290, 'held-out accuracy', accuracy, 1, 2, '#2a8f4a')}

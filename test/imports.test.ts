@@ -14,7 +14,7 @@ const table: Record<string, readonly string[]> = {
   engine: ['models'],
   storage: [],
   x509: [],
-  transport: ['x509'],
+  transport: [],
   privacy: [],
   attestation: ['x509'],
   ratls: ['attestation', 'x509', 'transport:type'],

@@ -26,8 +26,8 @@ import { MonotonicClock } from '../../src/attestation/validity.ts'
 import { AttestedCredentials } from '../../src/ratls/credentials.ts'
 import type { Credentials } from '../../src/transport/connection.ts'
 import { defaultLimits } from '../../src/transport/limits.ts'
-import { createPinnedIdentity, type PinnedIdentity, pinnedCredentials } from '../../src/transport/pinned.ts'
 import { authenticateClient, authenticateServer } from '../../src/transport/tls.ts'
+import { createPinnedIdentity, type PinnedIdentity, pinnedCredentials } from '../../test/support/pinned.ts'
 import { median } from '../statistics.ts'
 
 export interface HandshakeFigures {

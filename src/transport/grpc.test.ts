@@ -1,10 +1,10 @@
 import { onTestFinished } from 'vitest'
 import { talk } from '../../test/contracts/echo.ts'
 import { describeTransport, type EndOptions } from '../../test/contracts/transport.ts'
+import { createPinnedIdentity, type PinnedPeer, pinnedCredentials } from '../../test/support/pinned.ts'
 import type { Credentials } from './connection.ts'
 import { connect } from './grpc-client.ts'
 import { listen } from './grpc-server.ts'
-import { createPinnedIdentity, type PinnedPeer, pinnedCredentials } from './pinned.ts'
 
 const [server, worker] = ['server', 'worker'].map((name) => createPinnedIdentity(name, new Date()))
 

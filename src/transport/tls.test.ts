@@ -18,8 +18,8 @@ import {
   workerIdentity,
 } from '../../test/contracts/pinned.ts'
 import { codeOf, next } from '../../test/contracts/transport.ts'
+import { createPinnedIdentity, pinnedCredentials } from '../../test/support/pinned.ts'
 import { connect } from './grpc-client.ts'
-import { createPinnedIdentity, pinnedCredentials } from './pinned.ts'
 import { verifySession } from './tls.ts'
 
 /** Whatever was tried, a good peer still gets through. */
@@ -56,7 +56,7 @@ describe('a server refuses', () => {
     const server = await startServer()
     const { certificate, privateKey } = strangerIdentity
     await closed(rawTls(server.port, { cert: certificate, key: privateKey }).resume())
-    expect(await server.refusal()).toBe('peer-not-pinned')
+    expect(await server.refusal()).toBe('authentication-failed')
     await stillServes(server)
   })
 
@@ -149,7 +149,7 @@ describe('a client refuses', () => {
   test('a man in the middle with a certificate of its own, before a byte of HTTP/2', async () => {
     const { certificate: cert, privateKey: key } = strangerIdentity
     const { port, received } = await startTls({ cert, key, ALPNProtocols: ['h2'] }, () => {})
-    expect(await codeOf(connectWorker(port))).toBe('peer-not-pinned')
+    expect(await codeOf(connectWorker(port))).toBe('authentication-failed')
     expect(received).toEqual([])
   })
 
@@ -157,7 +157,7 @@ describe('a client refuses', () => {
     const { certificate, privateKey: key } = strangerIdentity
     const cert = `${certificate}\n${serverIdentity.certificate}`
     const { port } = await startTls({ cert, key, ALPNProtocols: ['h2'] }, () => {})
-    expect(await codeOf(connectWorker(port))).toBe('peer-not-pinned')
+    expect(await codeOf(connectWorker(port))).toBe('authentication-failed')
   })
 
   test.each([
@@ -238,7 +238,7 @@ describe('sessions', () => {
     const server = await startServer({ credentials: { ...serverCredentials(), identity: () => current } })
     const [before, accepted] = await Promise.all([connectWorker(server.port), server.accept()])
     current = rotatedIdentity
-    expect(await codeOf(connectWorker(server.port))).toBe('peer-not-pinned')
+    expect(await codeOf(connectWorker(server.port))).toBe('authentication-failed')
     const rotated = pinnedCredentials(workerIdentity, [{ name: 'server', fingerprint: rotatedIdentity.fingerprint }])
     const after = await connectWorker(server.port, {}, rotated)
     await before.send(message('still'))

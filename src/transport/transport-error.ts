@@ -14,7 +14,6 @@ const hints = {
   'authentication-timeout':
     'The peer connected but did not prove itself in time: look at its log and at its collateral service.',
   'authentication-failed': 'The peer broke off while it was being authenticated: look at its log.',
-  'peer-not-pinned': 'Only the processes that the launcher started may connect: start them together.',
   'connection-limit': 'Wait for other connections of the same peer to end.',
   'method-unknown': 'Both sides must run the same version of Cloister.',
   'message-too-large':

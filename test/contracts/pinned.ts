@@ -7,7 +7,7 @@ import type { Credentials } from '../../src/transport/connection.ts'
 import { connect } from '../../src/transport/grpc-client.ts'
 import { type ListenOptions, listen } from '../../src/transport/grpc-server.ts'
 import type { TransportLimits } from '../../src/transport/limits.ts'
-import { createPinnedIdentity, type PinnedPeer, pinnedCredentials } from '../../src/transport/pinned.ts'
+import { createPinnedIdentity, type PinnedPeer, pinnedCredentials } from '../support/pinned.ts'
 import { talk } from './echo.ts'
 
 export const [serverIdentity, workerIdentity, strangerIdentity] = ['server', 'worker', 'stranger'].map((name) =>

@@ -301,7 +301,7 @@ export function describeTransport(name: string, start: StartTransport): void {
 
   describe(`${name}: authentication`, () => {
     const refuse = async () => {
-      throw new TransportError('peer-not-pinned', 'expected another, got you')
+      throw new TransportError('certificate-missing', 'expected another, got you')
     }
     const never = (signal: AbortSignal, seen: AbortSignal[]) => {
       seen.push(signal)
@@ -313,17 +313,17 @@ export function describeTransport(name: string, start: StartTransport): void {
       const error = await connect().catch((error: unknown) => error)
       expect(error).toMatchObject({
         code: 'closed-by-peer',
-        peerReason: { code: 'peer-not-pinned', message: 'expected another, got you' },
+        peerReason: { code: 'certificate-missing', message: 'expected another, got you' },
       })
       while (refused.length === 0) await turns(1)
-      expect(refused).toMatchObject([{ code: 'peer-not-pinned' }])
+      expect(refused).toMatchObject([{ code: 'certificate-missing' }])
       await listener.close()
       expect(await listener.connections[Symbol.asyncIterator]().next()).toMatchObject({ done: true })
     })
 
     test('a server that the client refuses gets no connection', async () => {
       const { connect, listener } = await start()
-      expect(await codeOf(connect({ judge: refuse }))).toBe('peer-not-pinned')
+      expect(await codeOf(connect({ judge: refuse }))).toBe('certificate-missing')
       await listener.close()
       expect(await listener.connections[Symbol.asyncIterator]().next()).toMatchObject({ done: true })
     })

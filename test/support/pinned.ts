@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Credentials for processes that one launcher starts on one machine: each has an ephemeral self-signed certificate, and the
- * launcher tells each the SHA-256 of the certificates it may talk to. No clock and no chain is trusted; only possession of
- * the key that belongs to a pinned certificate, which the TLS handshake proves.
+ * Plain mutual TLS for tests and benchmarks of the transport: ephemeral self-signed certificates, each side accepting those whose
+ * SHA-256 it was told. The product's own credentials are RA-TLS (src/ratls/credentials.ts).
  */
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
-import { basicConstraints, createCertificate, keyUsage } from '../x509/write.ts'
-import type { Credentials } from './connection.ts'
-import { TransportError } from './transport-error.ts'
+import type { Credentials } from '../../src/transport/connection.ts'
+import { TransportError } from '../../src/transport/transport-error.ts'
+import { basicConstraints, createCertificate, keyUsage } from '../../src/x509/write.ts'
 
 export interface PinnedIdentity {
   /** PEM. */
@@ -53,7 +52,7 @@ export function pinnedCredentials(identity: PinnedIdentity, peers: readonly Pinn
       const peer = accepted.get(fingerprint)
       if (peer === undefined) {
         const expected = `one of ${accepted.size} pinned certificates`
-        throw new TransportError('peer-not-pinned', `expected ${expected}, got ${fingerprint}`)
+        throw new TransportError('authentication-failed', `expected ${expected}, got ${fingerprint}`)
       }
       return peer
     },

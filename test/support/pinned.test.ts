@@ -1,6 +1,6 @@
 import { createHash, X509Certificate } from 'node:crypto'
 import { expect, test } from 'vitest'
-import type { Handshake } from './connection.ts'
+import type { Handshake } from '../../src/transport/connection.ts'
 import { createPinnedIdentity, pinnedCredentials } from './pinned.ts'
 
 const now = new Date('2026-03-04T05:06:07Z')
@@ -35,7 +35,7 @@ test('only a pinned certificate is a peer, and the peer is who the launcher says
   })
   for (const other of [stranger!, own!]) {
     await expect(credentials.authenticate(presenting(other.certificate), signal)).rejects.toMatchObject({
-      code: 'peer-not-pinned',
+      code: 'authentication-failed',
       message: expect.stringContaining(other.fingerprint),
     })
   }
