@@ -22,7 +22,7 @@ export interface ModelFiles {
 export interface LoadedModel {
   readonly version: number
   readonly values: ReadonlyMap<string, Float32Array>
-  /** Empty when the optimizer's state is missing or of another version: training goes on with fresh state. */
+  /** Empty when the optimizer's state is missing or of another version, as after a crash between two files. */
   readonly slots: ReadonlyMap<string, ReadonlyMap<string, Float32Array>>
 }
 

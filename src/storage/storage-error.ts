@@ -3,5 +3,5 @@
 import { CodedError } from '../errors.ts'
 
 export class StorageError extends CodedError<
-  'model-unwritable' | 'model-unreadable' | 'model-malformed' | 'model-of-another-job'
+  'model-unwritable' | 'model-unreadable' | 'model-malformed' | 'model-of-another-job' | 'optimizer-state-lost'
 > {}
