@@ -9,7 +9,7 @@ import { MonotonicClock } from '../src/attestation/validity.ts'
 import { publicError } from '../src/errors.ts'
 import { AttestedCredentials, type AttestedCredentialsOptions } from '../src/ratls/credentials.ts'
 import { testCollateral, testEnclave, testNow } from './simulated.ts'
-import type { TlsPair } from './tls-pair.ts'
+import { shownBy, type TlsPair } from './tls-pair.ts'
 
 export const jobDigest = createHash('sha256').update('the job').digest()
 
@@ -60,7 +60,8 @@ export async function meet(
   try {
     const certificate = socket.getPeerX509Certificate()
     if (certificate === undefined) throw new Error('no certificate')
-    const peer = await credentials.authenticate({ socket, certificate, side }, never)
+    const identity = shownBy.get(socket) ?? credentials.identity()
+    const peer = await credentials.authenticate({ socket, certificate, side, identity }, never)
     socket.write(application)
     return { peer }
   } catch (error) {

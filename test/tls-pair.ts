@@ -27,6 +27,9 @@ export function plainIdentity(): TlsIdentity {
   return { certificate: pem, privateKey: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString() }
 }
 
+/** What each socket of a pair showed in its handshake. */
+export const shownBy = new WeakMap<TLSSocket, TlsIdentity>()
+
 export interface TlsPair extends AsyncDisposable {
   readonly client: TLSSocket
   readonly server: TLSSocket
@@ -59,6 +62,8 @@ export async function tlsPair(
     unknown,
   ]
   for (const socket of [client, server]) socket.on('error', () => {})
+  shownBy.set(server, serverIdentity)
+  if (clientIdentity) shownBy.set(client, clientIdentity)
   return {
     client,
     server,

@@ -195,7 +195,7 @@ describe('§6.37 TLS resumption skipping verification', () => {
     const { signal } = new AbortController()
     for (const side of ['server', 'client'] as const) {
       const judged = (side === 'server' ? server : worker).authenticate(
-        { socket: resumed[side], certificate, side },
+        { socket: resumed[side], certificate, side, identity: server.identity() },
         signal,
       )
       await expect(judged).rejects.toMatchObject({ code: 'ratls-channel-unsuitable' })

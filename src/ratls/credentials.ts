@@ -13,7 +13,8 @@ import type { AttestedPeer } from '../attestation/policy.ts'
 import { parseQuote, type Quote } from '../attestation/quote.ts'
 import { publicError } from '../errors.ts'
 import type { EventSink } from '../observability/events.ts'
-import type { Credentials, Handshake } from '../transport/connection.ts'
+import type { Credentials, Handshake, TlsIdentity } from '../transport/connection.ts'
+import { splitPem } from '../x509/pem.ts'
 import { type AttestedRole, exchangeQuotes, refusePeer } from './attestation-exchange.ts'
 import {
   type AttestedIdentity,
@@ -65,7 +66,6 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
   /** The quote that each peer stands on, for as long as anyone holds the peer. */
   readonly #quotes = new WeakMap<AttestedPeer, Quote>()
   #identity: AttestedIdentity
-  #renewed = false
   #renewal: NodeJS.Timeout | undefined
   #closed = false
 
@@ -90,7 +90,6 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
   /** A new key, new quotes, a new certificate: for handshakes from now on. */
   async renew(): Promise<void> {
     this.#identity = await newIdentity(this.#options, this.#limits)
-    this.#renewed = true
   }
 
   close(): void {
@@ -98,11 +97,11 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
     clearTimeout(this.#renewal)
   }
 
-  async authenticate({ socket, certificate }: Handshake, signal: AbortSignal): Promise<AttestedPeer> {
+  async authenticate({ socket, certificate, identity }: Handshake, signal: AbortSignal): Promise<AttestedPeer> {
     const deadline = withDeadline(signal, this.#limits.exchangeTimeoutMs)
     try {
       const shown = await this.#admit(socket, certificate, deadline.signal)
-      const fresh = await this.#exchange(socket, shown, deadline.signal)
+      const fresh = await this.#exchange(socket, identity, shown, deadline.signal)
       this.#quotes.set(fresh.peer, fresh.quote)
       return fresh.peer
     } finally {
@@ -148,11 +147,16 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
   }
 
   /** Steps 3 to 5: roles, job, fresh quotes, policy again. */
-  #exchange(socket: TLSSocket, shown: { readonly quote: Quote; readonly publicKeyHash: Buffer }, signal: AbortSignal) {
+  #exchange(
+    socket: TLSSocket,
+    identity: TlsIdentity,
+    shown: { readonly quote: Quote; readonly publicKeyHash: Buffer },
+    signal: AbortSignal,
+  ) {
     const { role, jobDigest, platform } = this.#options
     return exchangeQuotes({
       socket,
-      own: { role, nonce: randomBytes(nonceBytes), publicKeyHash: this.#ownKeyHash(socket) },
+      own: { role, nonce: randomBytes(nonceBytes), publicKeyHash: keyHashOf(identity) },
       peerRole: role === 'server' ? 'worker' : 'server',
       peerPublicKeyHash: shown.publicKeyHash,
       jobDigest,
@@ -164,16 +168,6 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
       },
       signal,
     })
-  }
-
-  /** Of the certificate shown in this handshake, which may have been replaced since. */
-  #ownKeyHash(socket: TLSSocket): Buffer {
-    // Asking the socket is not free, so only when there is a choice.
-    if (!this.#renewed) return this.#identity.publicKeyHash
-    const certificate = socket.getX509Certificate()
-    assert(certificate, 'a handshake without a certificate of ours')
-    // Remembered after the first time; by OpenSSL's reading of the key it would cost as much as two signatures each.
-    return parseCertificateEvidence(certificate.raw).publicKeyHash
   }
 
   #renewAfter(delayMs: number): void {
@@ -189,6 +183,13 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
     }
     this.#renewal = setTimeout(() => void renew(), delayMs).unref()
   }
+}
+
+/** Of the certificate that we showed. Its evidence is remembered after the first time. */
+function keyHashOf({ certificate }: TlsIdentity): Buffer {
+  const [der] = splitPem(certificate)
+  assert(der, 'an identity has a certificate')
+  return parseCertificateEvidence(der).publicKeyHash
 }
 
 function newIdentity(options: AttestedCredentialsOptions, { lifetimeMs }: CredentialLimits): Promise<AttestedIdentity> {

@@ -42,6 +42,14 @@ export interface Handshake {
   readonly certificate: X509Certificate
   /** Ours. */
   readonly side: 'client' | 'server'
+  /** What we showed in this handshake: the very object that `identity()` gave, which may have been renewed since. */
+  readonly identity: TlsIdentity
+}
+
+/** PEM. */
+export interface TlsIdentity {
+  readonly certificate: string
+  readonly privateKey: string
 }
 
 /**
@@ -51,9 +59,9 @@ export interface Handshake {
  */
 export interface Credentials<Peer> {
   /**
-   * Read for every handshake, so that certificates rotate without dropping connections. PEM. The same object for as long as
+   * Read for every handshake, so that certificates rotate without dropping connections. The same object for as long as
    * nothing has changed: what TLS needs of it is prepared once for each.
    */
-  identity(): { readonly certificate: string; readonly privateKey: string }
+  identity(): TlsIdentity
   authenticate(handshake: Handshake, signal: AbortSignal): Promise<Peer>
 }

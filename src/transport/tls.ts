@@ -15,7 +15,7 @@ import {
   type Server,
   type TLSSocket,
 } from 'node:tls'
-import type { Credentials } from './connection.ts'
+import type { Credentials, TlsIdentity } from './connection.ts'
 import type { TransportLimits } from './limits.ts'
 import { tellRefusal } from './refusal.ts'
 import { reasonFor, TransportError } from './transport-error.ts'
@@ -40,10 +40,10 @@ export async function authenticateClient<Peer>(
   deadlines: Deadlines,
   admit: (fingerprint: string) => void = () => {},
 ): Promise<Authenticated<Peer>> {
-  return secure(raw, 'server', credentials, deadlines, admit, (done, failed) => {
+  return secure(raw, 'server', credentials, deadlines, admit, (identity, done, failed) => {
     // Never listens: it takes the socket that we accepted. One handshake at a time, so that what it tells is about this one.
-    const { idleServers } = endsOf(credentials)
-    const server = idleServers.pop() ?? newServer(credentials)
+    const { idleServers } = endsOf(identity)
+    const server = idleServers.pop() ?? newServer(identity)
     server.once('secureConnection', (socket) => {
       server.removeAllListeners('tlsClientError')
       idleServers.push(server)
@@ -66,9 +66,9 @@ export async function authenticateServer<Peer>(
     credentials,
     deadlines,
     () => {},
-    (done, failed) => {
-      const ends = endsOf(credentials)
-      ends.client ??= createSecureContext(contextOf(credentials))
+    (identity, done, failed) => {
+      const ends = endsOf(identity)
+      ends.client ??= createSecureContext(contextOf(identity))
       const socket = connect(
         { ALPNProtocols, secureContext: ends.client, socket: raw, rejectUnauthorized: false },
         () => {
@@ -90,8 +90,7 @@ interface Ends {
 }
 const prepared = new WeakMap<object, Ends>()
 
-function endsOf(credentials: Credentials<unknown>): Ends {
-  const identity = credentials.identity()
+function endsOf(identity: TlsIdentity): Ends {
   const known = prepared.get(identity)
   if (known !== undefined) return known
   const ends: Ends = { client: undefined, idleServers: [] }
@@ -99,12 +98,11 @@ function endsOf(credentials: Credentials<unknown>): Ends {
   return ends
 }
 
-function newServer(credentials: Credentials<unknown>): Server {
-  return createServer({ ...contextOf(credentials), ALPNProtocols, requestCert: true, rejectUnauthorized: false })
+function newServer(identity: TlsIdentity): Server {
+  return createServer({ ...contextOf(identity), ALPNProtocols, requestCert: true, rejectUnauthorized: false })
 }
 
-function contextOf(credentials: Credentials<unknown>): SecureContextOptions {
-  const { certificate, privateKey } = credentials.identity()
+function contextOf({ certificate, privateKey }: TlsIdentity): SecureContextOptions {
   return {
     cert: certificate,
     key: privateKey,
@@ -120,22 +118,27 @@ async function secure<Peer>(
   credentials: Credentials<Peer>,
   { handshakeTimeoutMs, authenticationTimeoutMs }: Deadlines,
   admit: (fingerprint: string) => void,
-  handshake: (done: (socket: TLSSocket) => void, failed: (cause: Error) => void) => void,
+  handshake: (identity: TlsIdentity, done: (socket: TLSSocket) => void, failed: (cause: Error) => void) => void,
 ): Promise<Authenticated<Peer>> {
   let socket: TLSSocket | undefined
   try {
+    const identity = credentials.identity()
     socket = await within(handshakeTimeoutMs, 'handshake-timeout', 'a TLS handshake', () => {
       return new Promise<TLSSocket>((resolve, reject) => {
         const failed = (cause?: Error) => reject(handshakeFailure(cause))
         raw.once('close', () => failed())
-        handshake((socket) => {
-          socket.on('error', () => raw.destroy()) // Node does not, when a record does not decrypt.
-          resolve(socket)
-        }, failed)
+        handshake(
+          identity,
+          (socket) => {
+            socket.on('error', () => raw.destroy()) // Node does not, when a record does not decrypt.
+            resolve(socket)
+          },
+          failed,
+        )
       })
     })
     const certificate = verifySession(socket)
-    const secured = { socket, certificate, side }
+    const secured = { socket, certificate, side, identity }
     const lost = new TransportError('authentication-failed', 'expected authentication, got the end of the connection')
     const peer = await within(authenticationTimeoutMs, 'authentication-timeout', 'authentication', (signal, abort) => {
       secured.socket.once('close', () => abort(lost))
