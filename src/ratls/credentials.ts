@@ -185,11 +185,17 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
   }
 }
 
-/** Of the certificate that we showed. Its evidence is remembered after the first time. */
-function keyHashOf({ certificate }: TlsIdentity): Buffer {
-  const [der] = splitPem(certificate)
+const keyHashes = new WeakMap<TlsIdentity, Buffer>()
+
+/** Of the certificate that we showed, which is read once. */
+function keyHashOf(identity: TlsIdentity): Buffer {
+  const known = keyHashes.get(identity)
+  if (known !== undefined) return known
+  const [der] = splitPem(identity.certificate)
   assert(der, 'an identity has a certificate')
-  return parseCertificateEvidence(der).publicKeyHash
+  const { publicKeyHash } = parseCertificateEvidence(der)
+  keyHashes.set(identity, publicKeyHash)
+  return publicKeyHash
 }
 
 function newIdentity(options: AttestedCredentialsOptions, { lifetimeMs }: CredentialLimits): Promise<AttestedIdentity> {
