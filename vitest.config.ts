@@ -10,14 +10,14 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: 'unit', include: ['{src,test}/**/*.test.ts'], exclude: slow, testTimeout: 60_000 },
+        test: { name: 'unit', include: ['{scripts,src,test}/**/*.test.ts'], exclude: slow, testTimeout: 60_000 },
       },
       {
         extends: true,
         test: {
           name: 'slow',
           globalSetup: ['test/e2e/build.ts'],
-          include: ['{src,test}/**/*.slow.test.ts', 'test/e2e/**/*.test.ts'],
+          include: ['{scripts,src,test}/**/*.slow.test.ts', 'test/e2e/**/*.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 600_000,
         },

@@ -4,11 +4,13 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 
+/** Files here that are not a benchmark. */
+const shared = ['main', 'simulated-run', 'statistics']
 const [name, ...options] = process.argv.slice(2)
 const script = join(import.meta.dirname, `${name}.ts`)
-if (name === undefined || ['main', 'statistics'].includes(name) || !existsSync(script)) {
+if (name === undefined || shared.includes(name) || !existsSync(script)) {
   const names = readdirSync(import.meta.dirname).filter(
-    (file) => file.endsWith('.ts') && !['main.ts', 'statistics.ts'].includes(file),
+    (file) => file.endsWith('.ts') && !shared.includes(file.slice(0, -3)),
   )
   console.error(`usage: npm run bench -- NAME [OPTIONS]\n  ${names.map((file) => file.slice(0, -3)).join('\n  ')}`)
   process.exitCode = 2

@@ -117,21 +117,21 @@ async function measureOurs(network: Network): Promise<Measured> {
   })
   const images = Float32Array.from({ length: batchSize * size * size * 3 }, (_, i) => Math.sin(i * 12.9898) * 1.7)
   const labels = Int32Array.from({ length: batchSize }, (_, i) => i % 10)
+  // Held by the engine, as the peers hold theirs.
   const batch = {
-    images: { shape: [batchSize, size, size, 3], dtype: 'float32', data: images },
-    labels: { shape: [batchSize], dtype: 'int32', data: labels },
-  } as const
+    images: engine.tensor({ shape: [batchSize, size, size, 3], dtype: 'float32' }, images),
+    labels: engine.tensor({ shape: [batchSize], dtype: 'int32' }, labels),
+  }
+  const values = TensorSet.allocate(engine, state.manifest)
 
   const update = async (index: number): Promise<void> => {
     const snapshot = state.snapshot()
     const result = await step.run(snapshot.parameters.named(), batch, [1, index])
-    const values = TensorSet.allocate(engine, state.manifest)
     for (const [at, { name, role }] of state.manifest.entries()) {
       if (role !== 'statistic') values.tensors[at]!.set(result.gradients.get(name)!.data as Float32Array)
     }
-    await state.apply([{ worker: 0, examples: batchSize, values }], 0.01)
-    values.release()
     result.dispose()
+    await state.apply([{ worker: 0, examples: batchSize, values }], 0.01)
     snapshot.release()
   }
   for (let index = 0; index < warmUp; index++) await update(index)

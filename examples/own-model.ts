@@ -50,7 +50,7 @@ export async function trainOwnModel(engine: Engine, steps: number): Promise<{ lo
   const { correct, count } = await evaluation.run(parameters, batch(random))
   await step.close()
   await evaluation.close()
-  return { losses, accuracy: correct! / count! }
+  return { losses, accuracy: Number(correct) / Number(count) }
 }
 
 function batch(random: RandomStream): Record<string, HostTensor> {

@@ -15,6 +15,7 @@ const pages = [
   'README.md',
   'CONTRIBUTING.md',
   'CHANGELOG.md',
+  'SECURITY.md',
   ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
     .filter((file) => file.endsWith('.md'))
     .map((file) => join('docs', file)),
@@ -79,9 +80,36 @@ test('the import table of docs/architecture.md is that of test/imports.test.ts',
   expect(Object.fromEntries(described)).toEqual(Object.fromEntries(enforced))
 })
 
+test.each(['job', 'deployment'])('docs/configuration.md has every field of a %s', (kind) => {
+  const page = read('docs/configuration.md')
+  const missing = fieldsOf(JSON.parse(read(`schemas/${kind}.schema.json`))).filter(
+    (field) => !new RegExp(`[\`.]${field}[\`.]`).test(page),
+  )
+  expect(missing).toEqual([])
+})
+
+/** Names of properties at any depth; a policy's have a page of their own. */
+function fieldsOf(schema: { readonly [key: string]: unknown }): string[] {
+  const { properties = {}, ...rest } = schema
+  const own = Object.entries(properties as Record<string, { readonly [key: string]: unknown }>)
+    .filter(([name]) => name !== 'admission' && name !== '$schema')
+    .flatMap(([name, inner]) => [name, ...fieldsOf(inner)])
+  const nested = Object.values(rest)
+    .flat()
+    .filter((value) => typeof value === 'object' && value !== null)
+  return [...own, ...nested.flatMap((value) => fieldsOf(value as { readonly [key: string]: unknown }))]
+}
+
 describe('docs/limits.md', () => {
   const page = rows('docs/limits.md').map((cells) => ({ cells, name: cells[0]!.replaceAll('`', '') }))
-  const units: Readonly<Record<string, number>> = { KiB: 2 ** 10, MiB: 2 ** 20, KB: 1e3, MB: 1e6, h: 3_600_000 }
+  const units: Readonly<Record<string, number>> = {
+    KiB: 2 ** 10,
+    Mi: 2 ** 20,
+    MiB: 2 ** 20,
+    KB: 1e3,
+    MB: 1e6,
+    h: 3_600_000,
+  }
   const amount = (cell: string): number => {
     const [, number, unit] = /^([\d,]+)(?: (\w+))?$/.exec(cell)!
     return Number(number!.replaceAll(',', '')) * (unit === undefined ? 1 : units[unit]!)
@@ -101,7 +129,7 @@ describe('docs/limits.md', () => {
     expect(page.map((row) => row.name)).toEqual(expect.arrayContaining(fields))
   })
 
-  const constants = page.filter(({ cells }) => cells[4] !== undefined && /^[\d,]+( \w?i?B| h)?$/.test(cells[1]!))
+  const constants = page.filter(({ cells }) => cells[4] !== undefined && /^[\d,]+( \w?i?B?| h)?$/.test(cells[1]!))
   test.each(constants.map(({ name, cells }) => [name, cells[1]!, cells[2]!.replaceAll('`', '')] as const))(
     '%s is %s',
     (name, cell, file) => {

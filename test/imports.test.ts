@@ -17,8 +17,9 @@ const table: Record<string, readonly string[]> = {
   transport: [],
   privacy: [],
   attestation: ['x509'],
+  keys: ['attestation', 'ratls', 'storage'],
   ratls: ['attestation', 'x509', 'transport:type'],
-  federation: ['privacy', 'storage', 'models:type', 'engine:type', 'transport:type', 'attestation:type'],
+  federation: ['models', 'privacy', 'storage', 'engine:type', 'transport:type', 'attestation:type'],
   observability: [],
   config: ['attestation'],
   cli: [
@@ -27,6 +28,7 @@ const table: Record<string, readonly string[]> = {
     'data',
     'engine',
     'federation',
+    'keys',
     'models',
     'observability',
     'ratls',
@@ -34,6 +36,7 @@ const table: Record<string, readonly string[]> = {
     'transport',
     'x509',
   ],
+  enclave: ['cli'],
   main: ['cli'],
 }
 
@@ -53,7 +56,7 @@ interface Edge {
 
 function edgesOf(file: string): Edge[] {
   const text = readFileSync(join(source, file), 'utf8')
-  return [...text.matchAll(/^\s*(?:import|export)\s+(type\s)?[^;'"]*?(?:from\s+)?['"](\.[^'"]+)['"]/gm)].map(
+  return [...text.matchAll(/^\s*(?:import|export)\s+(type\s)?[^;'"]*?(?:from\s+)?['"](\.\.?\/[^'"]+)['"]/gm)].map(
     ([, type, specifier]) => ({
       to: relative(source, resolve(source, dirname(file), specifier!)),
       typeOnly: type !== undefined,

@@ -4,7 +4,7 @@
  * transport, and the watch over connected peers. A peer that falls out of the policy when collateral changes is dropped.
  */
 import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { CollateralSource } from '../attestation/collateral-source.ts'
@@ -20,19 +20,26 @@ import { type Policy, parsePolicy, rootFingerprintOf } from '../attestation/poli
 import { MonotonicClock } from '../attestation/validity.ts'
 import type { Deployment } from '../config/deployment.ts'
 import { publicError } from '../errors.ts'
-import type { PeerEvidence } from '../observability/events.ts'
+import { type AuditLog, openAuditLog } from '../observability/audit-log.ts'
+import type { EventSink, PeerEvidence, Role } from '../observability/events.ts'
+import type { AttestedRole } from '../ratls/attestation-exchange.ts'
 import { AttestedCredentials } from '../ratls/credentials.ts'
 import { PeerWatch } from '../ratls/peer-watch.ts'
 import { chooseService } from './collateral-service.ts'
 import type { CliContext } from './context.ts'
-import { EvidenceRecord } from './evidence-record.ts'
+import { auditDirectory, collateralFile, EvidenceRecord, evidenceDirectory } from './evidence-record.ts'
 import { image } from './image.ts'
 import { simulatedQcnlFile } from './platform.ts'
 import type { RoleSession } from './role.ts'
 
 export interface Attestation {
   readonly credentials: AttestedCredentials
-  readonly describe: (peer: AttestedPeer) => { name: string; evidence: PeerEvidence; withdrawn: AbortSignal }
+  readonly describe: (peer: AttestedPeer) => {
+    name: string
+    role: AttestedRole
+    evidence: PeerEvidence
+    withdrawn: AbortSignal
+  }
   close(): void
 }
 
@@ -51,9 +58,31 @@ export function openAuthority(directory: string, now: () => Date) {
   return openSimulatedAuthority({ directory, now, secret: () => randomBytes(32) })
 }
 
+/** Of this process; its quote attests the key that signs it. */
+export function openAudit(options: {
+  readonly directory: string
+  readonly source: string
+  readonly role: Role
+  /** Digest, hex. */
+  readonly job: string
+  readonly platform: Platform
+  readonly context: Pick<CliContext, 'now'>
+  readonly events: EventSink
+}): Promise<AuditLog> {
+  const { directory, source, role, job, platform, context, events } = options
+  return openAuditLog({
+    path: join(directory, auditDirectory, `${source}.jsonl`),
+    ...{ source, role, job, platform: platform.kind },
+    ...(platform.warning === undefined ? {} : { warning: platform.warning.code }),
+    quote: (reportData) => platform.quote(reportData),
+    now: context.now,
+    onFailure: (error) => events({ kind: 'warning', error: publicError(error) }),
+  })
+}
+
 /** The job's policy decides; without one nobody is let in. */
-export async function openAttestation(session: RoleSession, role: 'server' | 'worker'): Promise<Attestation> {
-  const { context, platform, job, digest, directory, events, source } = session
+export async function openAttestation(session: RoleSession, role: AttestedRole): Promise<Attestation> {
+  const { context, platform, job, digest, directory, events, source, audit } = session
   assert(platform !== undefined, 'a server or worker has a platform')
   const policy = parsePolicy(job.admission)
   const collateral = await openCollateral(session, policy)
@@ -74,21 +103,26 @@ export async function openAttestation(session: RoleSession, role: 'server' | 'wo
   })
   if (collateral instanceof PccsClient) collateral.keepFresh(() => void watch.reverify())
   const record = new EvidenceRecord({
-    directory: join(directory, 'evidence'),
+    directory: join(directory, evidenceDirectory),
     source,
     policy,
     self: platform.self.mrEnclave,
     collateral,
     onFailure: (error) => events({ kind: 'warning', error: publicError(error) }),
   })
+  if (audit !== undefined) record.keepOwn(collateralFile(source, audit.start.index), audit.start.quote)
   return {
     credentials,
     describe(peer) {
       const { withdrawn } = watch.signalFor(peer)
-      const kept = record.keep(peer, credentials.quoteOf(peer).raw)
+      const quote = credentials.quoteOf(peer).raw
+      const file = record.keep(peer, quote)
       const evidence = evidenceOf(peer)
-      const name = `${role === 'server' ? 'worker' : 'server'} ${evidence.mrEnclave?.slice(0, 8)}`
-      return { name, evidence: { ...evidence, detail: `${evidence.detail}, kept as ${kept}` }, withdrawn }
+      const quoteSha256 = createHash('sha256').update(quote).digest('hex')
+      const peerRole = credentials.roleOf(peer)
+      const name = `${peerRole} ${evidence.mrEnclave?.slice(0, 8)}`
+      const detail = `${evidence.detail}, kept as ${file}`
+      return { name, role: peerRole, evidence: { ...evidence, detail, quoteSha256, file }, withdrawn }
     },
     close() {
       watch.close()

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `cloister data …` as typed: options and terminal on one side, data.ts on the other. */
+import { readdir } from 'node:fs/promises'
 import { resolve } from 'node:path'
+import { criteoFileNames } from '../data/criteo/criteo-source.ts'
 import { type CliContext, cacheDirectory, exitStatus } from './context.ts'
-import { fetchData, inspectData, synthesizeData } from './data.ts'
+import { type CommandOptions, fetchData, inspectData, synthesizeData } from './data.ts'
+import { inspectCriteoData, synthesizeCriteo as writeCriteo } from './data-criteo.ts'
 import { createProgress } from './progress.ts'
 import { UsageError } from './usage-error.ts'
 
@@ -25,13 +28,24 @@ export async function fetch(
   )
 }
 
-export function inspect(context: CliContext, options: { json?: boolean }, directory?: string): Promise<number> {
+export async function inspect(context: CliContext, options: { json?: boolean }, directory?: string): Promise<number> {
   const named = directory ?? context.env.CLOISTER_DATA
   const where = named === undefined ? `${cacheDirectory(context.env)}/data/cifar10` : resolve(context.cwd, named)
-  return withProgress(context, options, (common) => inspectData({ ...common, directory: where }))
+  return withProgress(context, options, async (common) =>
+    (await holdsClickLogs(where))
+      ? inspectCriteoData({ ...common, path: where })
+      : inspectData({ ...common, directory: where }),
+  )
 }
 
-export function synthesize(
+/** A file, or a directory with files of Criteo's names and none of CIFAR-10's; what is not there is reported as images are. */
+async function holdsClickLogs(path: string): Promise<boolean> {
+  const names = await readdir(path).catch((error: NodeJS.ErrnoException) => error.code)
+  if (!Array.isArray(names)) return names === 'ENOTDIR'
+  return criteoFileNames(names).length > 0 && !names.some((name) => /^(?:data_batch_\d|test_batch)\.bin$/.test(name))
+}
+
+export function synthesizeCifar10(
   context: CliContext,
   options: { seed: number; records: number; json?: boolean },
   directory: string,
@@ -46,12 +60,34 @@ export function synthesize(
   )
 }
 
+export function synthesizeCriteo(
+  context: CliContext,
+  options: { rows: number; seed: number; files: number; gz?: boolean; json?: boolean },
+  directory: string,
+): Promise<number> {
+  if (options.files > options.rows) {
+    throw new UsageError('data-files-too-many', `expected at most ${options.rows} files, got ${options.files}`, {
+      hint: 'Give each file at least one row.',
+    })
+  }
+  return withProgress(context, options, (common) =>
+    writeCriteo({
+      ...common,
+      directory: resolve(context.cwd, directory),
+      rows: options.rows,
+      seed: options.seed,
+      files: options.files,
+      gzip: options.gz ?? false,
+    }),
+  )
+}
+
 async function withProgress(
   context: CliContext,
   options: { json?: boolean },
-  run: (common: Pick<Parameters<typeof inspectData>[0], 'json' | 'write' | 'events' | 'signal'>) => Promise<unknown>,
+  run: (common: CommandOptions) => Promise<unknown>,
 ): Promise<number> {
-  const progress = createProgress(context.stderr, context.now, 0)
+  const progress = createProgress(context.stderr, context.now, { updates: 0, batchSize: 0 })
   try {
     await run({
       json: options.json ?? false,

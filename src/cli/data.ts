@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** `cloister data fetch cifar10 | inspect | synthesize`: what each does and says, for people or as JSON. */
+/** `cloister data fetch cifar10 | inspect | synthesize cifar10`: what each does and says, for people or as JSON. */
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
@@ -10,7 +10,7 @@ import { type DataSource, identifyImages, type LocatedImages } from '../data/loc
 import { writeSynthetic } from '../data/synthetic.ts'
 import type { EventSink } from '../observability/events.ts'
 
-interface CommandOptions {
+export interface CommandOptions {
   readonly json: boolean
   readonly write: (text: string) => unknown
   readonly events?: EventSink

@@ -11,6 +11,13 @@ import type { AttestedPeer } from '../attestation/policy.ts'
 import type { Policy } from '../attestation/policy-format.ts'
 import { replaceFile } from '../attestation/text-file.ts'
 
+/** In a run directory. */
+export const evidenceDirectory = 'evidence'
+export const auditDirectory = 'audit'
+
+/** What the quote of the start at this place of an audit log is judged by. */
+export const collateralFile = (source: string, index: number): string => `${source}-start-${index}.collateral.json`
+
 export interface EvidenceRecordOptions {
   readonly directory: string
   /** Of the process that judged: processes of one run share the directory. */
@@ -39,6 +46,14 @@ export class EvidenceRecord {
     this.#names.set(peer, name)
     this.#write(name, peer, quote).catch(this.#options.onFailure)
     return name
+  }
+
+  /** Begins to write what our own quote is judged by, which the audit log holds. */
+  keepOwn(file: string, quote: Uint8Array): void {
+    const { directory, collateral, onFailure } = this.#options
+    const write = async (): Promise<void> =>
+      replaceFile(join(directory, file), `${JSON.stringify(await collateral.collateralFor(quote), null, 2)}\n`)
+    write().catch(onFailure)
   }
 
   /** A process that resumes a run adds to what it recorded before. */

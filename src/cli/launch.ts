@@ -6,6 +6,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import type { CloisterEvent } from '../observability/events.ts'
+import { parseEvent } from '../observability/publishable.ts'
 
 export interface LaunchOptions {
   /** Executable and leading arguments that start this program. */
@@ -37,7 +38,7 @@ export function launch(options: LaunchOptions): LaunchedProcess {
 
   const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })
   lines.on('line', (line) => {
-    const event = parseEvent(line)
+    const event = eventOf(line)
     if (event === undefined) options.onDiagnostic(line)
     else options.onEvent(event)
   })
@@ -63,11 +64,10 @@ export function launch(options: LaunchOptions): LaunchedProcess {
 }
 
 /** The line is our own program's, but its host is not trusted: anything else is shown as text. */
-function parseEvent(line: string): CloisterEvent | undefined {
+function eventOf(line: string): CloisterEvent | undefined {
   if (!line.startsWith('{')) return undefined
   try {
-    const value: unknown = JSON.parse(line)
-    return typeof value === 'object' && value !== null && 'kind' in value ? (value as CloisterEvent) : undefined
+    return parseEvent(JSON.parse(line))
   } catch {
     return undefined
   }

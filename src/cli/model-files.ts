@@ -1,42 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
-/** What a run leaves under `model/`: values by the server (or train), the graph by worker 0. */
+/** What a run leaves under `model/`: values by the servers (or train), the graph by worker 0. */
 import { join } from 'node:path'
-import { publicError } from '../errors.ts'
-import type { Snapshot } from '../federation/model-state.ts'
-import { modelFilesOf } from '../federation/saved-model.ts'
+import type { ModelState } from '../federation/model-state.ts'
+import { modelPartOf } from '../federation/saved-model.ts'
+import { releaseFile } from '../keys/release.ts'
 import { writeFileAtomically } from '../storage/atomic-file.ts'
-import { type LoadedModel, loadModel, saveModel } from '../storage/model-files.ts'
-import { StorageError } from '../storage/storage-error.ts'
+import { descriptionOf, partNames, valuesOf } from '../storage/model-files.ts'
+import { seal } from '../storage/sealed-file.ts'
+import { deriveSealingKey } from '../storage/sealing-key.ts'
 import type { RoleSession } from './role.ts'
+import { UsageError } from './usage-error.ts'
 
-export async function saveVariables({ directory, digest, events }: RoleSession, snapshot: Snapshot): Promise<void> {
-  const path = await saveModel(join(directory, 'model'), modelFilesOf(snapshot, digest))
-  events({ kind: 'saved', what: 'model', path, step: snapshot.version })
+/** The final model, or what was learnt until the run was stopped, in the form that the job says. */
+export async function releaseModel(session: RoleSession, server: number, model: ModelState): Promise<void> {
+  const { directory, digest, events, job, platform } = session
+  const { release, servers } = job
+  const snapshot = model.snapshot()
+  try {
+    const part = modelPartOf(model, snapshot, { jobDigest: digest, server, servers })
+    const names = partNames(part)
+    const key = release.form === 'sealed' ? await releaseKey(platform) : undefined
+    const context = { kind: 'model', jobDigest: digest, server, servers, step: snapshot.version }
+    await writeFileAtomically(join(directory, 'model', names.json), [descriptionOf(part)])
+    const path = await releaseFile(join(directory, 'model', names.values), valuesOf(part), {
+      release,
+      seal: (source) => seal(source, { key: key!, context }),
+    })
+    events({ kind: 'saved', what: 'model', path, step: snapshot.version })
+    const recipients = release.form === 'age' ? release.recipients.length : 0
+    events({ kind: 'exported', path, form: release.form, recipients })
+  } finally {
+    snapshot.release()
+  }
 }
 
-/** What an earlier server of the same job saved here; nothing when there is none. That optimizer state is lost is said. */
-export async function savedVariables({
-  directory,
-  digest,
-  job,
-  events,
-}: RoleSession): Promise<LoadedModel | undefined> {
-  const saved = await loadModel(join(directory, 'model'), digest)
-  if (saved !== undefined && saved.slots.size === 0 && job.training.optimizer.name !== 'sgd') {
-    const error = new StorageError(
-      'optimizer-state-lost',
-      `expected optimizer state of update ${saved.version} beside the values, got none: training goes on with fresh state`,
-      { hint: 'Nothing to do: the server was killed while it saved. The loss may rise for some updates.' },
-    )
-    events({ kind: 'warning', error: publicError(error) })
-  }
-  return saved
+async function releaseKey(platform: RoleSession['platform']): Promise<Uint8Array> {
+  if (platform !== undefined) return deriveSealingKey(await platform.sealingKey('mrenclave'), 'mrenclave', 'release')
+  throw new UsageError('release-needs-platform', 'expected an enclave, whose key seals the model, got none', {
+    hint: '`cloister train` runs in no enclave: set release to plain or age, e.g. --set \'release={"form":"plain"}\'.',
+  })
 }
 
 /** The training step as TensorFlow's GraphDef; the JavaScript engine has none. */
-export async function saveGraph({ directory, events }: RoleSession, graph: Uint8Array | undefined): Promise<void> {
+export async function saveGraph(
+  { directory, events, showGraph }: RoleSession,
+  graph: Uint8Array | undefined,
+): Promise<void> {
   if (graph === undefined) return
   const path = join(directory, 'model', 'graph.pb')
   await writeFileAtomically(path, [graph])
   events({ kind: 'saved', what: 'graph', path, step: 0 })
+  showGraph(graph)
 }

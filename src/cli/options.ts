@@ -22,8 +22,11 @@ export interface RunOptions {
   readonly engineDirectory?: string
   readonly threads?: number
   readonly listen?: string
-  readonly connect?: string
+  readonly connect?: readonly string[]
   readonly health?: string
+  readonly metrics?: string
+  /** Events as JSON lines on standard output. */
+  readonly json?: boolean
   readonly offline?: boolean
 }
 
@@ -45,7 +48,7 @@ export function loadRun(options: RunOptions, env: CliContext['env']): RunInputs 
       ...base.server,
       listen,
       ...given('health', options.health === undefined ? base.server.health : parseAddress(options.health)),
-      ...given('address', options.connect ?? base.server.address),
+      ...given('addresses', options.connect ?? base.server.addresses),
     },
     data: { ...given('directory', dataDirectory || undefined) },
     engine: {
@@ -55,6 +58,7 @@ export function loadRun(options: RunOptions, env: CliContext['env']): RunInputs 
     },
     ...given('platform', platformOf(options, base)),
     collateral: { ...base.collateral, ...given('pccs', options.pccs), ...given('qcnl', options.qcnl) },
+    ...given('metrics', options.metrics === undefined ? base.metrics : parseAddress(options.metrics)),
     ...given('out', options.out ?? base.out),
   }
   return { job, deployment: validate(deploymentSchema, merged, 'command line') }

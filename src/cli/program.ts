@@ -48,6 +48,11 @@ function* every(command: Command): Generator<Command> {
   }
 }
 
+const batchSize = (text: string): number => {
+  if (!/^[1-9]\d{0,5}$/.test(text)) throw new InvalidArgumentError('expected a whole number from 1')
+  return Number(text)
+}
+
 const wholeNumber = (text: string): number => {
   if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('expected a whole number')
   return Number(text)
@@ -59,10 +64,24 @@ const recordCount = (text: string): number => {
   return count
 }
 
+const rowCount = (text: string): number => {
+  const count = wholeNumber(text)
+  if (count < 2) throw new InvalidArgumentError('expected at least 2')
+  return count
+}
+
+const fileCount = (text: string): number => {
+  const count = wholeNumber(text)
+  if (count < 1 || count > 1000) throw new InvalidArgumentError('expected 1 to 1000')
+  return count
+}
+
 const hostAndPort = (text: string): string => {
   if (!/^(\[[0-9a-fA-F:.]+\]|[^\s:]+):\d{1,5}$/.test(text)) throw new InvalidArgumentError('expected host:port')
   return text
 }
+
+const collectAddresses = (value: string, previous: string[] = []): string[] => [...previous, hostAndPort(value)]
 
 const collect = (value: string, previous: string[] = []): string[] => [...previous, value]
 
@@ -84,6 +103,8 @@ function runOptions(command: Command, options: { job: 'required' | 'default' }):
     .option('--pccs <url>', 'where collateral comes from')
     .option('--qcnl <file>', "configuration of Intel's quoting library, instead of --pccs")
     .option('--threads <count>', 'threads of one process (default: the cores, shared)', wholeNumber)
+    .option('--metrics <host:port>', 'serve Prometheus metrics there, over plain HTTP', hostAndPort)
+    .option('--json', 'events as JSON lines on standard output, one object a line')
 }
 
 async function doctorAction(): Promise<Action> {
@@ -116,7 +137,9 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
     .description('run one server and all workers of a job as processes on this machine')
     .action(action(async () => (await import('./simulate.ts')).simulate as Action))
   runOptions(program.command('server'), { job: 'required' })
-    .description('run the parameter server of a job')
+    .description('run a parameter server of a job')
+    .option('--index <number>', 'which server of the job this is; 0 leads', wholeNumber, 0)
+    .option('--connect <host:port>', 'where server 0 is, for the others', collectAddresses)
     .option('--listen <host:port>', 'where to listen', hostAndPort)
     .option('--health <host:port>', 'answer gRPC health checks there, without TLS', hostAndPort)
     .option('--resume', 'go on from what an earlier server of the job saved in --out')
@@ -125,13 +148,24 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
   runOptions(program.command('worker'), { job: 'required' })
     .description('run one worker of a job on this machine’s data')
     .requiredOption('--index <number>', 'which worker of the job this is, from 0', wholeNumber)
-    .option('--connect <host:port>', 'where the server is', hostAndPort)
+    .option('--connect <host:port>', "where the job's servers are, in their order (repeatable)", collectAddresses)
     .option('--resume', 'go on in the run directory of an earlier worker')
     .addOption(new Option('--launched').hideHelp())
     .action(action(async () => (await import('./worker.ts')).worker as Action))
   runOptions(program.command('train'), { job: 'required' })
     .description('run the same job in one process without federation: the baseline')
     .action(action(async () => (await import('./train.ts')).train as Action))
+
+  program
+    .command('export')
+    .description('the trained model of a run for TensorFlow')
+    .argument('<run>', 'directory of the run')
+    .requiredOption('--out <directory>', 'where to put the model')
+    .addOption(new Option('--format <format>', 'of the model').choices(['saved-model']).default('saved-model'))
+    .option('--job <file>', 'job of the run (default: its job.json)')
+    .option('--batch-size <number>', 'examples that the exported model takes at a time', batchSize, 1)
+    .option('--engine-directory <directory>', "TensorFlow's C library, if not in the cache")
+    .action(action(async () => (await import('./export.ts')).exportModel as Action))
 
   const engine = program.command('engine').description("TensorFlow's C library")
   engine
@@ -146,7 +180,7 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
     .option('--json', 'machine-readable')
     .action(action(async () => (await import('./engine.ts')).info as Action))
 
-  const data = program.command('data').description('CIFAR-10 and its stand-in')
+  const data = program.command('data').description('CIFAR-10, click logs in Criteo’s format, and stand-ins for both')
   data
     .command('fetch')
     .description('download a data set into the cache, checked against the official digests')
@@ -156,18 +190,29 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
     .action(action(async () => (await import('./data-commands.ts')).fetch as Action))
   data
     .command('inspect')
-    .description('sizes, labels, digests and channel means of a data directory')
+    .description('what a data directory, or a file of click logs, holds: sizes, digests, labels, columns')
     .argument('[directory]')
     .option('--json', 'machine-readable')
     .action(action(async () => (await import('./data-commands.ts')).inspect as Action))
-  data
-    .command('synthesize')
-    .description('write a learnable synthetic ten-class set in the format of CIFAR-10')
+  const synthesize = data.command('synthesize').description('write learnable synthetic data of any size')
+  synthesize
+    .command('cifar10')
+    .description('ten classes of images in the format of CIFAR-10')
     .argument('<directory>')
     .option('--seed <number>', 'which set', wholeNumber, 1)
     .option('--records <count>', 'images in each of the six files, 10000 at most', recordCount, 2000)
     .option('--json', 'machine-readable')
-    .action(action(async () => (await import('./data-commands.ts')).synthesize as Action))
+    .action(action(async () => (await import('./data-commands.ts')).synthesizeCifar10 as Action))
+  synthesize
+    .command('criteo')
+    .description('click logs in the format of Criteo, with the shape of the real ones')
+    .argument('<directory>')
+    .option('--rows <count>', 'how many', rowCount, 1_000_000)
+    .option('--seed <number>', 'which set', wholeNumber, 1)
+    .option('--files <count>', 'day_0, day_1 …; one is train.txt', fileCount, 1)
+    .option('--gz', 'compressed')
+    .option('--json', 'machine-readable')
+    .action(action(async () => (await import('./data-commands.ts')).synthesizeCriteo as Action))
 
   const platform = program.command('platform').description('a simulated SGX platform for any machine')
   platform
@@ -199,8 +244,54 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
   program
     .command('measure')
     .description('MRENCLAVE of this build, and the files that make it')
+    .option('--enclave <directory>', 'of an image for SGX: what npm run build:enclave made')
+    .option('--description <file>', 'of a release, as its --json says; with --enclave compared with it')
     .option('--json', 'machine-readable')
     .action(action(async () => (await import('./measure.ts')).measure as Action))
+
+  serviceOptions(program.command('provision'))
+    .description('hand a secret to an enclave that runs your job and passes your policy')
+    .argument('<address>', 'host:port where the enclave takes keys', hostAndPort)
+    .requiredOption('--job <file>', 'the job that you agreed to')
+    .option('--set <path=value>', 'change a field of the job, as its parties did (repeatable)', collect)
+    .requiredOption('--policy <file>', 'who may have the secret')
+    .requiredOption('--owner <file>', 'your private key, whose public half is in the job')
+    .requiredOption('--name <name>', 'which key of the job this is')
+    .requiredOption('--key <file>', 'the secret: an age identity file, or 32 bytes')
+    .option('--collateral <file>', 'bundle instead of a service')
+    .option('--self <mrenclave>', 'what `self` in the policy stands for, hex')
+    .option('--json', 'machine-readable')
+    .action(action(async () => (await import('./provision.ts')).provision as Action))
+  const keygen = program.command('keygen').description('keys that a data owner makes on their own machine')
+  keygen
+    .command('owner')
+    .description('what an enclave knows you by: the public half, which is printed, goes into the job')
+    .argument('<file>', 'new file')
+    .action(action(async () => (await import('./keygen.ts')).owner as Action))
+  keygen
+    .command('age')
+    .description('what opens files that are encrypted to the public half, which is printed')
+    .argument('<file>', 'new file')
+    .action(action(async () => (await import('./keygen.ts')).age as Action))
+  keygen
+    .command('sealing')
+    .description('what seals checkpoints, so that another machine can go on from them')
+    .argument('<file>', 'new file')
+    .action(action(async () => (await import('./keygen.ts')).sealing as Action))
+
+  program
+    .command('audit')
+    .description('what enclaves wrote down about a run')
+    .command('verify')
+    .description('check logs offline: chain, signatures, quotes, evidence, and that nothing was cut that is remembered')
+    .argument('<subject>', 'run directory, or one log')
+    .requiredOption('--policy <file>', 'whose logs are wanted')
+    .option('--collateral <file>', 'bundle instead of the one that was kept with the run')
+    .option('--at <time>', 'judge as of then (default: with --collateral now, else when the enclave started)')
+    .option('--self <mrenclave>', 'what `self` in the policy stands for, hex')
+    .option('--head <index:sha256>', 'a record that the log must have, kept elsewhere')
+    .option('--json', 'machine-readable, with all records')
+    .action(action(async () => (await import('./audit.ts')).verify as Action))
 
   const policy = program.command('policy').description('policies: who may take part')
   policy
@@ -239,12 +330,19 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
     .option('--json', 'machine-readable')
     .action(action(doctorAction))
 
+  program
+    .command('health')
+    .description('ask a server that was started with --health, as a probe does')
+    .argument('<host:port>', 'where it answers', hostAndPort)
+    .action(action(async () => (await import('./health.ts')).health as Action))
+
   const job = program.command('job').description('job and deployment files')
   job
     .command('check')
     .description('validate a job file and print its digest')
     .argument('<file>')
     .option('--set <path=value>', 'change a field (repeatable)', collect)
+    .option('--out <file>', 'write the job as it was checked there')
     .action(action(async () => (await import('./job.ts')).check as Action))
   job
     .command('schema')

@@ -2,7 +2,7 @@
 import { PassThrough } from 'node:stream'
 import { expect, test } from 'vitest'
 import type { CloisterEvent } from '../observability/events.ts'
-import { createProgress } from './progress.ts'
+import { createJsonLines, createProgress } from './progress.ts'
 
 const update = (step: number): CloisterEvent => ({
   kind: 'update',
@@ -38,7 +38,7 @@ function lines() {
       text += part
     },
   }
-  const progress = createProgress(output, () => new Date(time), 40)
+  const progress = createProgress(output, () => new Date(time), { updates: 40, batchSize: 16 })
   return { progress, pass: (ms: number) => (time += ms), text: () => text }
 }
 
@@ -78,17 +78,32 @@ test('a push that comes after the last update is no news; one that is too old is
 
 test('on a terminal: a bar for each process, measured against the updates of the job', () => {
   const terminal = Object.assign(new PassThrough({ encoding: 'utf8' }), { isTTY: true, columns: 120 })
-  const progress = createProgress(terminal, () => new Date(0), 40)
+  let time = 0
+  const progress = createProgress(terminal, () => new Date(time), { updates: 40, batchSize: 16 })
   progress.show('server', update(1))
   progress.show('worker0', step(0))
-  progress.show('server', update(20))
+  progress.show('server', { kind: 'evaluation', step: 1, examples: 9, scores: { auc: 0.75, accuracy: 0.5 } })
+  time = 500
+  progress.show('server', { ...update(20), contributions: 3 } as CloisterEvent)
   progress.show('worker0', step(19))
   progress.show('server', warning)
   progress.stop()
   const drawn = String(terminal.read())
-  expect(drawn).toMatch(/server {4}█{12}░{12} 20\/40 loss 2\.500 ETA \S/)
+  expect(drawn).toMatch(/server {4}█{12}░{12} 20\/40 loss 2\.500, 96 examples\/s, AUC 0\.7500 ETA \S/)
   expect(drawn).toMatch(/worker0 {3}█{12}░{12} 20\/40 loss 2\.250, 0\.25 s a step ETA \S/)
   expect(drawn).toContain('server: WARNING some-code')
   expect(drawn).not.toContain('NULL')
   expect(drawn).not.toContain('LLs')
+})
+
+test('for machines: every event, as it comes', () => {
+  let text = ''
+  const lines = createJsonLines({ write: (part) => (text += part) }, () => new Date(0))
+  lines.show('worker1', step(7))
+  lines.show('data', { kind: 'progress', activity: 'fetch-data', done: 9, total: 9 })
+  expect(text.split('\n').map((line) => line && JSON.parse(line))).toEqual([
+    { time: '1970-01-01T00:00:00.000Z', source: 'worker1', ...step(7) },
+    { time: '1970-01-01T00:00:00.000Z', source: 'data', kind: 'progress', activity: 'fetch-data', done: 9, total: 9 },
+    '',
+  ])
 })

@@ -6,6 +6,7 @@
 import { MultiBar, type SingleBar } from 'cli-progress'
 import type { CloisterEvent } from '../observability/events.ts'
 import { formatEvent } from '../observability/log.ts'
+import { eventLine } from '../observability/run-log.ts'
 import type { Output } from './context.ts'
 
 export interface Progress {
@@ -17,19 +18,34 @@ export interface Progress {
 /** Lines that are always worth a person's attention; the rest shows in bars and stands in the logs. */
 const spoken: ReadonlySet<CloisterEvent['kind']> = new Set([
   'listening',
+  'metrics-served',
   'peer-joined',
   'peer-left',
   'peer-refused',
   'connection-lost',
   'update-refused',
   'evaluation',
+  'key-awaited',
+  'key-provisioned',
+  'resumed',
+  'reassigned',
   'warning',
   'failed',
 ])
 
-/** `updates`: how many the job has in all; what steps and updates are measured against. */
-export function createProgress(output: Output, now: () => Date, updates: number): Progress {
-  const progress = output.isTTY ? barProgress(output, updates) : lineProgress(output, now)
+/** `updates`: how many the job has in all; `batchSize`: examples of one contribution. */
+export interface Extent {
+  readonly updates: number
+  readonly batchSize: number
+}
+
+/** For machines: every event as it comes, one JSON object a line, as in `events.jsonl`. */
+export function createJsonLines(output: Output, now: () => Date): Progress {
+  return { show: (source, event) => output.write(eventLine(event, source, now())), stop() {} }
+}
+
+export function createProgress(output: Output, now: () => Date, extent: Extent): Progress {
+  const progress = output.isTTY ? barProgress(output, now, extent) : lineProgress(output, now)
   const warned = new Set<string>()
   return {
     show(source, event) {
@@ -89,7 +105,28 @@ function folded(text: string, columns: number): string {
   return lines
 }
 
-function barProgress(output: Output, updates: number): Progress {
+/** Examples a second since the first contribution of a source. */
+function speed(now: () => Date, batchSize: number): (source: string, contributions: number) => string {
+  const counts = new Map<string, { readonly sinceMs: number; contributions: number }>()
+  return (source, contributions) => {
+    const time = now().getTime()
+    const count = counts.get(source)
+    // The first says when, not how long: it was under way before.
+    if (count === undefined) counts.set(source, { sinceMs: time, contributions: 0 })
+    else count.contributions += contributions
+    if (count === undefined || time <= count.sinceMs) return ''
+    return `, ${((count.contributions * batchSize * 1000) / (time - count.sinceMs)).toFixed(0)} examples/s`
+  }
+}
+
+/** What a person wants to see of the last evaluation while the run goes on. */
+function standing(scores: Readonly<Record<string, number>>): string {
+  const { auc, accuracy } = scores
+  if (auc !== undefined) return `, AUC ${auc.toFixed(4)}`
+  return accuracy === undefined ? '' : `, accuracy ${accuracy.toFixed(3)}`
+}
+
+function barProgress(output: Output, now: () => Date, { updates, batchSize }: Extent): Progress {
   const bars = new MultiBar({
     format: '{name} {bar} {value}/{total} {detail} ETA {eta_formatted}',
     barCompleteChar: '█',
@@ -105,6 +142,8 @@ function barProgress(output: Output, updates: number): Progress {
     formatTime: (seconds) => (Number.isFinite(seconds) ? minutes(seconds) : '…'),
   })
   const active = new Map<string, SingleBar>()
+  const rate = speed(now, batchSize)
+  let scored = ''
   let stopped = false
 
   const update = (source: string, done: number, total: number, detail: string): void => {
@@ -119,6 +158,7 @@ function barProgress(output: Output, updates: number): Progress {
 
   return {
     show(source, event) {
+      if (event.kind === 'evaluation') scored = standing(event.scores)
       if (stopped || spoken.has(event.kind)) {
         const line = `${source}: ${formatEvent(event)}`
         // The bar library writes only while it has bars, and cuts what is wider than the terminal.
@@ -127,7 +167,12 @@ function barProgress(output: Output, updates: number): Progress {
         return
       }
       if (event.kind === 'update') {
-        update(source, event.step, updates, `loss ${event.loss.toFixed(3)}`)
+        update(
+          source,
+          event.step,
+          updates,
+          `loss ${event.loss.toFixed(3)}${rate(source, event.contributions)}${scored}`,
+        )
       } else if (event.kind === 'step') {
         // The step that this worker's gradients became.
         const seconds = (event.iterationMs / 1000).toFixed(2)

@@ -11,13 +11,16 @@ import type { Engine } from '../engine/engine.ts'
 import { engineDirectory } from '../engine/locate.ts'
 import { openEngine } from '../engine/select.ts'
 import { publicError } from '../errors.ts'
+import type { AuditLog } from '../observability/audit-log.ts'
 import type { EventSink, Role } from '../observability/events.ts'
-import { eventLine, openRunLog } from '../observability/run-log.ts'
-import { openPlatform } from './attestation.ts'
+import { publishable } from '../observability/publishable.ts'
+import { openRunLog } from '../observability/run-log.ts'
+import { openAudit, openPlatform } from './attestation.ts'
 import { type CliContext, cacheDirectory, exitStatus, failureStatus, printError } from './context.ts'
 import { loadRun, type RunOptions } from './options.ts'
-import { createProgress } from './progress.ts'
+import { createJsonLines, createProgress } from './progress.ts'
 import { createRunDirectory } from './run-directory.ts'
+import { openWatch, type Watch } from './watch.ts'
 
 export interface RoleSession {
   readonly job: Job
@@ -29,10 +32,14 @@ export interface RoleSession {
   readonly directory: string
   readonly engine: Engine
   readonly events: EventSink
+  /** Shows the graph to whoever watches the run. */
+  readonly showGraph: (definition: Uint8Array) => void
   /** Aborted by a signal, or when the launcher is gone. */
   readonly signal: AbortSignal
   /** What attests this process; undefined for `train`, which talks to nobody. */
   readonly platform: Platform | undefined
+  /** What this process writes down and signs; undefined for `train`. */
+  readonly audit: AuditLog | undefined
   readonly context: CliContext
 }
 
@@ -69,42 +76,75 @@ export async function runRole(
     now: context.now,
     onFailure: (error) => context.stderr.write(`${source}: the log cannot be written: ${String(error)}\n`),
   })
-  const progress =
-    launcherGone === undefined ? createProgress(context.stdout, context.now, job.training.updates) : undefined
-  const events: EventSink = (event) => {
+  const isForMachines = options.launched === true || options.json === true
+  const progress = isForMachines
+    ? createJsonLines(context.stdout, context.now)
+    : createProgress(context.stdout, context.now, job.training)
+  let watch: Watch | undefined
+  let audit: AuditLog | undefined
+  const record: EventSink = (event) => {
     log.emit(event)
-    if (progress === undefined) context.stdout.write(eventLine(event, source, context.now()))
-    else progress.show(source, event)
+    watch?.emit(source, event)
+    audit?.emit(event)
+  }
+  const events: EventSink = (reported) => {
+    const event = publishable(reported)
+    record(event)
+    progress.show(source, event)
   }
   let engine: Engine | undefined
   try {
+    watch = await openWatch({
+      deployment,
+      directory,
+      source,
+      batchSize: job.training.batchSize,
+      now: context.now,
+      events,
+    })
+    const { showGraph } = watch
+    // First what a machine most likely lacks: it is found missing at once.
+    const platform = role === 'train' ? undefined : await openPlatform(context, deployment)
     engine = openEngine({
       choice: deployment.engine.choice,
       directory: deployment.engine.directory ?? engineDirectory(cacheDirectory(context.env)),
       threads: deployment.engine.threads || Math.min(availableParallelism(), 127),
       onWarning: (error) => events({ kind: 'warning', error }),
     })
-    const platform = role === 'train' ? undefined : await openPlatform(context, deployment)
     const digest = jobDigest(job)
     const hex = Buffer.from(digest).toString('hex')
     events({ kind: 'process-started', role, engine: engine.description, job: hex, platform: platform?.kind ?? 'none' })
     if (platform?.warning !== undefined) events({ kind: 'warning', error: platform.warning })
+    audit = platform && (await openAudit({ directory, source, role, job: hex, platform, context, events }))
     const signal = launcherGone === undefined ? context.signal : AbortSignal.any([context.signal, launcherGone])
-    await body({ job, digest, deployment, source, directory, engine, events, signal, platform, context })
+    await body({
+      job,
+      digest,
+      deployment,
+      source,
+      directory,
+      engine,
+      events,
+      showGraph,
+      signal,
+      platform,
+      audit,
+      context,
+    })
     return context.signal.aborted ? exitStatus.interrupted : exitStatus.ok
   } catch (thrown) {
-    progress?.stop()
     const error = publicError(thrown)
-    if (progress === undefined) events({ kind: 'failed', error })
-    else {
-      log.emit({ kind: 'failed', error })
-      printError(context, thrown)
-    }
+    if (isForMachines) events({ kind: 'failed', error })
+    else record(publishable({ kind: 'failed', error }))
+    progress.stop()
+    if (options.launched !== true) printError(context, thrown)
     if (error.code === 'internal') context.stderr.write(`${String((thrown as Error).stack)}\n`)
     return context.signal.aborted ? exitStatus.interrupted : failureStatus(thrown)
   } finally {
-    progress?.stop()
+    progress.stop()
     await engine?.close()
+    await watch?.close()
+    audit?.close()
     log.close()
   }
 }

@@ -1,39 +1,64 @@
 // SPDX-License-Identifier: Apache-2.0
-/** `cloister server`: the parameter server of a job, wired and started. The protocol is in federation/server.ts. */
+/** `cloister server`: a parameter server of a job, wired and started. The protocol is in federation/server.ts. */
+import type { AttestedPeer } from '../attestation/policy.ts'
 import { publicError } from '../errors.ts'
 import { systemClock } from '../federation/clock.ts'
+import { Follower, Leader } from '../federation/group.ts'
 import { Federation } from '../federation/protocol/gen/cloister/v1/federation_pb.ts'
-import { runServer } from '../federation/server.ts'
-import type { PendingUpdate, ServerLimits } from '../federation/server-options.ts'
+import { runServer } from '../federation/run-server.ts'
+import type { ServerLimits } from '../federation/server-options.ts'
+import { connect } from '../transport/grpc-client.ts'
 import { listen } from '../transport/grpc-server.ts'
 import { Health, listenForHealth } from '../transport/health.ts'
 import { openAttestation } from './attestation.ts'
+import { openCheckpoints } from './checkpoints.ts'
 import type { CliContext } from './context.ts'
-import { savedVariables, saveVariables } from './model-files.ts'
+import { releaseModel } from './model-files.ts'
+import { parseAddress } from './options.ts'
+import { provisioningOf } from './provisioning.ts'
+import { persistently } from './reconnect.ts'
 import { type RoleOptions, type RoleSession, runRole } from './role.ts'
+import { serverName } from './server-name.ts'
 import { resultOf, writeResult } from './summary.ts'
-import { createModel, createModelState, createSchedule, createStrategy } from './wiring.ts'
+import { UsageError } from './usage-error.ts'
+import { createModelState, createSchedule, createStrategy, layoutOf, workloadOf } from './wiring.ts'
 
 export interface ServerOptions extends RoleOptions {
-  /** Goes on from what an earlier server saved in the run directory. */
-  readonly resume?: boolean
+  readonly index: number
 }
 
 /** Reasons in docs/limits.md. */
 const limits: ServerLimits = { helloMs: 10_000, evaluationMs: 600_000, withoutWorkersMs: 600_000 }
 
 export function server(context: CliContext, options: ServerOptions): Promise<number> {
-  return runRole(context, options, { role: 'server', source: 'server' }, (session) => serve(session, options))
+  const { index } = options
+  return runRole(context, options, { role: 'server', source: serverName(index) }, (session) => serve(session, index))
 }
 
-async function serve(session: RoleSession, { resume = false }: ServerOptions): Promise<void> {
+async function serve(session: RoleSession, index: number): Promise<void> {
   const { job, digest, deployment, engine, events, signal } = session
-  const model = createModelState(engine, job, createModel(job), resume ? await savedVariables(session) : undefined)
+  if (index >= job.servers) {
+    throw new UsageError('server-index-out-of-range', `expected an index below ${job.servers}, got ${index}`, {
+      hint: 'The job says how many servers there are; they are numbered from 0.',
+    })
+  }
+  const workload = workloadOf(job)
+  const model = workload.createModel()
+  const layout = layoutOf(job, model)
   const attestation = await openAttestation(session, 'server')
+  const { credentials } = attestation
+  const provisioning = await provisioningOf(session, { role: 'server', index, count: job.servers, credentials })
+  const checkpoints = await openCheckpoints(session, index, provisioning.checkpointKey)
+  const following = index === 0 ? undefined : await openAttestation(session, 'follower')
+  const group = { servers: job.servers, jobDigest: digest, placementDigest: layout.placement.digest }
   const health = new Health()
-  const listener = await listen({
+  const listener = await listen<
+    AttestedPeer,
+    typeof Federation.method.join.input,
+    typeof Federation.method.join.output
+  >({
     ...deployment.server.listen,
-    credentials: attestation.credentials,
+    credentials,
     method: Federation.method.join,
     health,
     onRefused: (address, error) => events({ kind: 'peer-refused', address, error: publicError(error) }),
@@ -47,35 +72,68 @@ async function serve(session: RoleSession, { resume = false }: ServerOptions): P
   for (const service of ['', Federation.typeName]) health.set(service, true)
   events({ kind: 'listening', address: listener.address })
   try {
+    const { training } = job
+    const synchronous = training.mode.name === 'synchronous'
     const result = await runServer({
       listener,
       describe: attestation.describe,
       job: {
         digest,
         workers: job.workers,
-        batchSize: job.training.batchSize,
-        totalUpdates: job.training.updates,
-        evaluateEvery: job.training.evaluateEvery,
+        batchSize: training.batchSize,
+        totalUpdates: training.updates,
+        evaluateEvery: training.evaluateEvery,
         saveEvery: deployment.saveEvery,
+        synchronous,
+        minimumToStart: training.minimumToStart,
+        ...(training.moveShards !== undefined && { moveShardsAfterMs: training.moveShards.afterMs }),
       },
       engine,
-      model,
-      strategy: createStrategy<PendingUpdate>(job),
+      layout,
+      server: index,
+      group:
+        following === undefined
+          ? new Leader(group)
+          : new Follower({
+              ...group,
+              server: index,
+              connect: persistently(session, 'server-unreachable', () =>
+                connect({
+                  ...parseAddress(leaderAddress(session)),
+                  credentials: following.credentials,
+                  method: Federation.method.join,
+                }),
+              ),
+            }),
+      createModel: (saved) => createModelState(engine, job, model, { layout, server: index, saved }),
+      createStrategy: () => createStrategy(job, index),
       schedule: createSchedule(job),
-      save: (snapshot) => saveVariables(session, snapshot),
+      ...(workload.preparation !== undefined && { preparation: workload.preparation() }),
+      checkpoints,
+      ...(session.audit !== undefined && { audit: session.audit }),
+      release: (state) => releaseModel(session, index, state),
       limits,
       clock: systemClock,
       events,
       signal,
     })
+    if (index > 0) return
     const dataSource = commonSource(result.workers.map((worker) => worker.dataSource))
-    const mode = job.training.mode.name
-    writeResult(session, resultOf(session, { ...result, mode, dataSource, peers: result.workers }))
+    writeResult(session, resultOf(session, { ...result, mode: training.mode.name, dataSource, peers: result.workers }))
   } finally {
     await probes?.close()
+    await provisioning.close()
     attestation.close()
-    await model.close()
+    following?.close()
   }
+}
+
+function leaderAddress({ deployment }: RoleSession): string {
+  const [leader] = deployment.server.addresses ?? []
+  if (leader !== undefined) return leader
+  throw new UsageError('server-address-missing', 'expected the address of server 0, got none', {
+    hint: 'Give it with --connect HOST:PORT or as the first of server.addresses in the deployment file.',
+  })
 }
 
 /** One word where all agree, else all of them: a run that is synthetic in part is never called anything else. */

@@ -15,10 +15,13 @@ import { openAuthority } from './attestation.ts'
 import { type CliContext, cacheDirectory, exitStatus } from './context.ts'
 import { dataForRun } from './data-source.ts'
 import { type LaunchedProcess, launch } from './launch.ts'
+import { type MetricsServer, serveMetrics } from './metrics-server.ts'
 import { loadRun, type RunOptions } from './options.ts'
+import { writePlots } from './plots.ts'
 import { strictPolicy } from './policy.ts'
-import { createProgress, type Progress } from './progress.ts'
+import { createJsonLines, createProgress, type Progress } from './progress.ts'
 import { createRunDirectory, writeJson } from './run-directory.ts'
+import { serverName } from './server-name.ts'
 import { printSummary } from './summary.ts'
 
 export class SimulateError extends CodedError<'run-failed'> {}
@@ -28,7 +31,7 @@ const graceMs = 30_000
 
 export async function simulate(context: CliContext, options: RunOptions): Promise<number> {
   const { job, deployment } = loadRun(options, context.env)
-  return runJob(context, { job, deployment })
+  return runJob(context, { job, deployment }, options)
 }
 
 export interface JobRun {
@@ -36,7 +39,11 @@ export interface JobRun {
   readonly deployment: Deployment
 }
 
-export async function runJob(context: CliContext, run: JobRun): Promise<number> {
+export async function runJob(
+  context: CliContext,
+  run: JobRun,
+  { json = false }: { json?: boolean } = {},
+): Promise<number> {
   const { job, deployment } = run
   const directory = createRunDirectory({
     out: deployment.out,
@@ -44,11 +51,26 @@ export async function runJob(context: CliContext, run: JobRun): Promise<number> 
     now: context.now(),
     marker: 'server.log',
   })
-  const progress = createProgress(context.stdout, context.now, job.training.updates)
+  const shown = json
+    ? createJsonLines(context.stdout, context.now)
+    : createProgress(context.stdout, context.now, job.training)
+  let metrics: MetricsServer | undefined
+  const progress: Progress = {
+    show(source, event) {
+      metrics?.observe(source, event)
+      shown.show(source, event)
+    },
+    stop: () => shown.stop(),
+  }
   let processes: Processes | undefined
   let closePlatform = async (): Promise<void> => {}
   try {
+    if (deployment.metrics !== undefined) {
+      metrics = await serveMetrics({ ...deployment.metrics, batchSize: job.training.batchSize, now: context.now })
+      progress.show('simulate', { kind: 'metrics-served', address: metrics.address })
+    }
     const data = await dataForRun(context, {
+      job,
       deployment,
       events: (event) => progress.show('data', event),
       signal: context.signal,
@@ -56,8 +78,10 @@ export async function runJob(context: CliContext, run: JobRun): Promise<number> 
     const attested = await attestedRun(context, run)
     closePlatform = attested.close
     writeJson(join(directory, 'job.json'), attested.job)
+    // One port for the whole run: this process hears all events.
+    const { metrics: _, ...deploymentOfEach } = attested.deployment
     writeJson(join(directory, 'deployment.json'), {
-      ...attested.deployment,
+      ...deploymentOfEach,
       out: directory,
       data: { directory: data.directory },
       engine: { ...deployment.engine, threads: deployment.engine.threads || threadsEach(job.workers) },
@@ -65,12 +89,14 @@ export async function runJob(context: CliContext, run: JobRun): Promise<number> 
     processes = startProcesses(context, { job: attested.job, directory, progress })
     await processes.finished
     progress.stop()
-    printSummary(context.stdout, directory)
+    await writePlots(directory)
+    if (!json) printSummary(context.stdout, directory)
     return context.signal.aborted ? exitStatus.interrupted : exitStatus.ok
   } finally {
     progress.stop()
     await processes?.stopAll()
     await closePlatform()
+    await metrics?.close()
   }
 }
 
@@ -113,7 +139,10 @@ interface Processes {
 function startProcesses(context: CliContext, options: { job: Job; directory: string; progress: Progress }): Processes {
   const { job, directory, progress } = options
   const files = ['--job', join(directory, 'job.json'), '--deployment', join(directory, 'deployment.json'), '--launched']
+  const followers: LaunchedProcess[] = []
   const workers: LaunchedProcess[] = []
+  /** Of servers, in their order, as far as they listen. */
+  const addresses: string[] = []
   let failure: PublicError | undefined
   const start = (source: string, role: string[], seen: (event: CloisterEvent) => void) =>
     launch({
@@ -129,13 +158,30 @@ function startProcesses(context: CliContext, options: { job: Job; directory: str
       onDiagnostic: (line) => context.stderr.write(`${source}: ${line}\n`),
     })
 
-  const stopWorkers = async (): Promise<void> => {
-    for (const worker of workers) worker.stop(graceMs)
-    await Promise.all(workers.map((worker) => worker.exited))
+  const stopOthers = async (): Promise<void> => {
+    const others = [...workers, ...followers]
+    for (const other of others) other.stop(graceMs)
+    await Promise.all(others.map((other) => other.exited))
   }
-  const startWorkers = (address: string): void => {
+  const listening = (index: number) => (event: CloisterEvent) => {
+    if (event.kind !== 'listening' || addresses[index] !== undefined) return
+    addresses[index] = event.address
+    if (index === 0) startFollowers(event.address)
+    if (Object.keys(addresses).length === job.servers) startWorkers()
+  }
+  const startFollowers = (leader: string): void => {
+    for (let index = 1; index < job.servers; index++) {
+      const role = ['server', '--index', String(index), '--connect', leader]
+      const follower = start(serverName(index), role, listening(index))
+      followers.push(follower)
+      // Its leader would wait for it for ever: here nobody would start it again.
+      follower.exited.then((exit) => exit.status !== 0 && server.stop(graceMs))
+    }
+  }
+  const startWorkers = (): void => {
+    const servers = addresses.flatMap((address) => ['--connect', address])
     for (let index = 0; index < job.workers; index++) {
-      const role = ['worker', '--index', String(index), '--connect', address]
+      const role = ['worker', '--index', String(index), ...servers]
       workers.push(start(`worker${index}`, role, () => {}))
     }
     Promise.all(workers.map((worker) => worker.exited)).then((exits) => {
@@ -143,16 +189,14 @@ function startProcesses(context: CliContext, options: { job: Job; directory: str
       if (exits.every((exit) => exit.status !== 0)) server.stop(graceMs)
     })
   }
-  const server = start('server', ['server'], (event) => {
-    if (event.kind === 'listening' && workers.length === 0) startWorkers(event.address)
-  })
-  // The server saves what was learnt and sends the workers home; it alone is asked.
+  const server = start(serverName(0), ['server'], listening(0))
+  // Server 0 saves what was learnt and sends the workers home; it alone is asked.
   const interrupt = (): void => server.stop(graceMs)
   context.signal.addEventListener('abort', interrupt, { once: true })
 
   const finished = server.exited.then(async (exit) => {
     if (exit.status !== 0 && !context.signal.aborted) {
-      await stopWorkers()
+      await stopOthers()
       throw new SimulateError(
         'run-failed',
         failure === undefined
@@ -164,15 +208,15 @@ function startProcesses(context: CliContext, options: { job: Job; directory: str
       )
     }
     // Workers of a server that was stopped would wait for it to come back.
-    if (context.signal.aborted) await stopWorkers()
-    await Promise.all(workers.map((worker) => worker.exited))
+    if (context.signal.aborted) await stopOthers()
+    await Promise.all([...workers, ...followers].map((other) => other.exited))
   })
   return {
     finished,
     async stopAll() {
       context.signal.removeEventListener('abort', interrupt)
       server.stop(graceMs)
-      await Promise.all([server.exited, stopWorkers()])
+      await Promise.all([server.exited, stopOthers()])
     },
   }
 }

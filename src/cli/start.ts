@@ -30,5 +30,5 @@ export async function start(context: CliContext, options: Partial<RunOptions>): 
   }
   if (choice === 'javascript' && options.job === undefined) job = quickStartJavascript
   const run = loadRun({ ...options, job, engine: choice }, context.env)
-  return runJob(context, run)
+  return runJob(context, run, options)
 }

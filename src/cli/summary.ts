@@ -2,6 +2,8 @@
 /** `result.json`: the figures of a run; and what a person reads at its end. */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Job } from '../config/job.ts'
+import type { AuditHead } from '../observability/audit-record.ts'
 import type { PeerEvidence } from '../observability/events.ts'
 import { formatScores } from '../observability/log.ts'
 import type { Output } from './context.ts'
@@ -9,7 +11,7 @@ import type { RoleSession } from './role.ts'
 import { writeJson } from './run-directory.ts'
 
 export interface RunResult {
-  readonly workload: string
+  readonly workload: Job['workload']
   /** SHA-256 of the job, hex. */
   readonly job: string
   readonly mode: 'asynchronous' | 'synchronous' | 'one process'
@@ -27,6 +29,8 @@ export interface RunResult {
   /** Scores of the final model on held-out data; `null` where the run was interrupted before. */
   readonly heldOut: Readonly<Record<string, number>> | null
   readonly interrupted: boolean
+  /** Where the server's audit log stood: what is cut away before it shows (docs/audit.md). */
+  readonly audit: AuditHead | null
   readonly peers: readonly { readonly name: string; readonly examples: number; readonly evidence: PeerEvidence }[]
 }
 
@@ -42,7 +46,7 @@ export interface TrainedRun {
   readonly peers: RunResult['peers']
 }
 
-export function resultOf({ job, digest, engine, platform }: RoleSession, run: TrainedRun): RunResult {
+export function resultOf({ job, digest, engine, platform, audit }: RoleSession, run: TrainedRun): RunResult {
   return {
     workload: job.workload,
     job: Buffer.from(digest).toString('hex'),
@@ -56,6 +60,7 @@ export function resultOf({ job, digest, engine, platform }: RoleSession, run: Tr
     examplesPerSecond: run.seconds > 0 ? run.examples / run.seconds : 0,
     heldOut: run.heldOut.examples > 0 ? run.heldOut.scores : null,
     interrupted: run.reason === 'stopped',
+    audit: audit?.head ?? null,
     peers: run.peers,
   }
 }
@@ -63,12 +68,18 @@ export function resultOf({ job, digest, engine, platform }: RoleSession, run: Tr
 /** What may lie in a run directory, in the order in which it is shown. */
 const contents: readonly (readonly [string, string])[] = [
   ['result.json', 'the figures of this run'],
-  ['model/variables.safetensors', 'the learnt values'],
+  ['model', 'the learnt values'],
   ['model/graph.pb', 'the graph, for TensorFlow and TensorBoard'],
+  ['loss.svg', 'loss, drawn'],
+  ['accuracy.svg', 'held-out accuracy, drawn'],
+  ['auc.svg', 'held-out AUC, drawn'],
+  ['tensorboard', 'curves and graph: tensorboard --logdir'],
   ['server.log', 'what the server did'],
   ['worker0.log', 'what a worker did; each has one'],
   ['train.log', 'what was done'],
+  ['checkpoints', 'sealed, to go on from'],
   ['evidence', 'what every peer proved, to judge again'],
+  ['audit', 'what enclaves wrote down and signed, to verify'],
   ['events.jsonl', 'all of it for machines'],
   ['partition.json', 'which example trained where'],
   ['job.json', 'what was agreed on'],
@@ -82,7 +93,7 @@ export function writeResult({ directory, events }: RoleSession, result: RunResul
 
 export function printSummary(output: Output, directory: string): void {
   const result = JSON.parse(readFileSync(join(directory, 'result.json'), 'utf8')) as RunResult
-  if (result.dataSource.includes('synthetic')) output.write(syntheticNotice)
+  if (result.dataSource.includes('synthetic')) output.write(syntheticNotices[result.workload])
   if (result.platform === 'simulated') output.write(simulatedNotice)
   output.write(
     `${result.steps} updates, ${result.examples} examples in ${result.seconds.toFixed(1)} s ` +
@@ -93,9 +104,13 @@ export function printSummary(output: Output, directory: string): void {
   for (const [file, meaning] of contents) {
     if (existsSync(join(directory, file))) output.write(`  ${file.padEnd(28)} ${meaning}\n`)
   }
-  output.write(
-    result.interrupted ? '\nInterrupted: what was learnt until then is saved.\n' : '\nOptimization finished.\n',
-  )
+  output.write(`\n${result.interrupted ? interrupted : endings[result.workload]}\n`)
+}
+
+const interrupted = 'Interrupted: what was learnt until then is saved.'
+const endings: Readonly<Record<RunResult['workload'], string>> = {
+  'image-classification': 'Optimization finished.',
+  recommendation: 'DLRM training finished.',
 }
 
 const simulatedNotice = `
@@ -106,10 +121,19 @@ const simulatedNotice = `
 
 `
 
-const syntheticNotice = `
+const syntheticNotices: Readonly<Record<RunResult['workload'], string>> = {
+  'image-classification': `
   ************************************************************************
   *  SYNTHETIC DATA: these figures say nothing about CIFAR-10. For the   *
   *  real images: cloister data fetch cifar10, or --data DIR.            *
   ************************************************************************
 
-`
+`,
+  recommendation: `
+  ************************************************************************
+  *  SYNTHETIC DATA: the clicks were drawn by our own generator; these   *
+  *  figures say nothing about real logs. For yours: --data DIR_OR_TSV.  *
+  ************************************************************************
+
+`,
+}

@@ -2,16 +2,19 @@
 /** A party's side of a job: its data, its share of it, and the compiled step. Used by worker and train alike. */
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
-import { evaluationBatches, trainingBatches } from '../data/batches.ts'
+import { evaluationBatches, TrainingBatches } from '../data/batches.ts'
 import { compileEvaluation, compileTraining } from '../engine/step.ts'
 import { manifestOf } from '../federation/manifest.ts'
+import type { PreparationWorker } from '../federation/preparation.ts'
 import { Training } from '../federation/training.ts'
 import type { Model } from '../models/model.ts'
+import { cacheDirectory } from './context.ts'
 import { saveGraph } from './model-files.ts'
 import type { RoleSession } from './role.ts'
 import { writeJson } from './run-directory.ts'
 import { UsageError } from './usage-error.ts'
-import { createModel, openData, type Share, shareOf } from './wiring.ts'
+import { type Share, shareOf, workloadOf } from './wiring.ts'
+import type { OpenOptions } from './workloads/workload.ts'
 
 /** Held-out examples scored at once; more than training takes, since nothing is kept for a gradient. */
 const evaluationBatchSize = 500
@@ -21,20 +24,32 @@ export interface OpenedTraining {
   readonly training: Training
   readonly share: Share
   readonly dataSource: string
+  /** What this party's data contributes before training, and takes. */
+  readonly preparation: PreparationWorker | undefined
   close(): Promise<void>
 }
 
-export async function openTraining(session: RoleSession, index: number): Promise<OpenedTraining> {
+export async function openTraining(
+  session: RoleSession,
+  index: number,
+  identities: OpenOptions['identities'],
+): Promise<OpenedTraining> {
   const { job, deployment, directory, engine, events, signal } = session
   if (deployment.data.directory === undefined) {
     throw new UsageError('data-directory-missing', 'expected a directory with the data, got none', {
       hint: 'Give it with --data DIR, CLOISTER_DATA or data.directory; `cloister data fetch cifar10` downloads CIFAR-10.',
     })
   }
-  const data = await openData(deployment.data.directory)
+  const workload = workloadOf(job)
+  const data = await workload.open(deployment.data.directory, {
+    cacheDirectory: cacheDirectory(session.context.env),
+    events,
+    signal,
+    identities,
+  })
   try {
     const share = await shareOf(job, data, index)
-    const model = createModel(job)
+    const model = workload.createModel()
     const { batchSize } = job.training
     events({ kind: 'progress', activity: 'trace', done: 0, total: 1 })
     const step = compileTraining(engine, model, batchSize)
@@ -44,25 +59,22 @@ export async function openTraining(session: RoleSession, index: number): Promise
       if (share.plan !== undefined) writeJson(join(directory, 'partition.json'), share.plan)
       await saveGraph(session, step.graphDef())
     }
+    const batches = new TrainingBatches(data.training, { shardOf: share.shardOf, batchSize, seed: job.seed })
     const training = new Training({
       manifest: manifestOf(model.variables),
+      tables: model.tables,
       step,
       evaluation,
-      batches: trainingBatches(data.training, {
-        shard: share.training,
-        batchSize,
-        seed: job.seed,
-        worker: index,
-        signal,
-      }),
+      batch: (task) => batches.read(task),
       heldOut: () => evaluationBatches(data.heldOut, { shard: share.heldOut, batchSize: evaluationBatchSize, signal }),
-      seed: stepSeed(job.seed, index),
+      seed: (shard) => stepSeed(job.seed, shard),
     })
     return {
       model,
       training,
       share,
       dataSource: data.dataSource,
+      preparation: data.preparation?.(share.training),
       async close() {
         await data.close()
         await step.close()
@@ -75,7 +87,7 @@ export async function openTraining(session: RoleSession, index: number): Promise
   }
 }
 
-/** Each worker augments with random numbers of its own: int32, from the job's seed and the worker's index. */
-function stepSeed(jobSeed: number, worker: number): number {
-  return createHash('sha256').update(`cloister step seed ${jobSeed} ${worker}`).digest().readInt32LE()
+/** Each data shard is augmented with random numbers of its own: int32, from the job's seed and the shard's number. */
+function stepSeed(jobSeed: number, shard: number): number {
+  return createHash('sha256').update(`cloister step seed ${jobSeed} ${shard}`).digest().readInt32LE()
 }

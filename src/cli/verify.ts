@@ -76,7 +76,7 @@ async function lookUp(context: Context, options: VerifyOptions, rootFingerprint:
 }
 
 /** ISO 8601 with a zone, or seconds since 1970. */
-function parseTime(text: string): number {
+export function parseTime(text: string): number {
   const isIso = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d))?$/.test(text)
   const ms = /^\d{1,11}$/.test(text) ? Number(text) * 1000 : isIso ? Date.parse(text) : Number.NaN
   if (Number.isFinite(ms)) return ms

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-/** From names in a job to what they mean. To add a model, optimizer, schedule or strategy: one file and one line here. */
+/** From names in a job to what they mean. To add a workload, optimizer, schedule or strategy: one file and one line here. */
 import { createHash } from 'node:crypto'
-import type { Job, PartitionOptions } from '../config/job.ts'
+import type { Job } from '../config/job.ts'
+import type { PartitionOptions } from '../config/partition.ts'
 import type { Dataset } from '../data/dataset.ts'
-import { type DataSource, identifyImages, openHeldOut, openTraining } from '../data/locate.ts'
 import { heldOutShard, type PartitionPlan, type PartitionScheme, partition } from '../data/partition.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { Aggregator } from '../federation/aggregators/aggregator.ts'
 import { mean } from '../federation/aggregators/mean.ts'
+import type { FleetLayout } from '../federation/fleet.ts'
 import { manifestOf } from '../federation/manifest.ts'
 import { ModelState } from '../federation/model-state.ts'
 import { adagrad } from '../federation/optimizers/adagrad.ts'
@@ -16,26 +17,20 @@ import { momentum } from '../federation/optimizers/momentum.ts'
 import type { Optimizer } from '../federation/optimizers/optimizer.ts'
 import { sgd } from '../federation/optimizers/sgd.ts'
 import { yogi } from '../federation/optimizers/yogi.ts'
+import { manifestOfServer, place } from '../federation/placement.ts'
+import type { RestoredModel } from '../federation/saved-state.ts'
 import { constant, cosine, type Schedule, steps, warmUp } from '../federation/schedules.ts'
 import { asynchronous } from '../federation/strategies/asynchronous.ts'
+import { following } from '../federation/strategies/following.ts'
 import type { Contribution, Strategy } from '../federation/strategies/strategy.ts'
 import { synchronous } from '../federation/strategies/synchronous.ts'
-import { referenceAugmentation } from '../models/augment.ts'
-import { imageClassification } from '../models/image-classification.ts'
 import type { Model } from '../models/model.ts'
-import { bottleneckResNet, cifarResNet } from '../models/resnet.ts'
-import type { LoadedModel } from '../storage/model-files.ts'
+import { imageClassification } from './workloads/image-classification.ts'
+import { recommendation } from './workloads/recommendation.ts'
+import type { OpenedData, Workload } from './workloads/workload.ts'
 
-export function createModel(job: Job): Model {
-  const { model, data } = job
-  const network =
-    model.name === 'resnet'
-      ? cifarResNet({ depth: model.layers, version: model.version, imageSize: data.crop })
-      : bottleneckResNet({ depth: model.layers, imageSize: data.crop })
-  // Crops of the whole image need room to move: four pixels on each side, as in the paper.
-  const padding = data.crop === 32 ? 4 : 0
-  const augmentation = data.augment ? { ...referenceAugmentation, padding } : undefined
-  return imageClassification({ name: network.name, network, augmentation })
+export function workloadOf(job: Job): Workload {
+  return job.workload === 'image-classification' ? imageClassification(job) : recommendation(job)
 }
 
 export function createSchedule({ training }: Job): Schedule {
@@ -70,19 +65,46 @@ function createOptimizer({ training: { optimizer } }: Job): Optimizer {
 
 const aggregator: Aggregator = mean
 
-/** As saved; else initial values from the job's seed, no slots, version 0. */
-export function createModelState(engine: Engine, job: Job, model: Model, saved?: LoadedModel): ModelState {
+export function layoutOf(job: Job, model: Model): FleetLayout {
+  const manifest = manifestOf(model.variables)
+  const { tables } = model
+  return { manifest, tables, placement: place(manifest, tables, job.servers) }
+}
+
+export interface ModelPart {
+  readonly layout: FleetLayout
+  readonly server: number
+  readonly saved: RestoredModel | undefined
+}
+
+/** One server's part: as saved; else initial values from the job's seed, no slots, version 0. */
+export function createModelState(
+  engine: Engine,
+  job: Job,
+  model: Model,
+  { layout, server, saved }: ModelPart,
+): ModelState {
+  const manifest = manifestOfServer(layout.manifest, layout.placement, server)
+  const initial = (): ReadonlyMap<string, Float32Array> => {
+    const all = model.initialValues(job.seed)
+    return new Map(manifest.map(({ name }) => [name, all.get(name) as Float32Array]))
+  }
+  const { maximumRows = Number.POSITIVE_INFINITY } = workloadOf(job)
   return new ModelState({
     engine,
-    manifest: manifestOf(model.variables),
+    manifest,
     optimizer: createOptimizer(job),
     aggregator,
     weightDecay: job.training.weightDecay,
-    ...(saved ?? { values: model.initialValues(job.seed) }),
+    tables: { specs: model.tables, seed: job.seed, maximumRows },
+    ...(saved ?? { values: initial() }),
   })
 }
 
-export function createStrategy<C extends Contribution>({ training: { mode }, workers }: Job): Strategy<C> {
+export function createStrategy<C extends Contribution>(job: Job, server: number): Strategy<C> {
+  const { mode } = job.training
+  const { workers } = job
+  if (mode.name === 'synchronous' && server > 0) return following()
   switch (mode.name) {
     case 'asynchronous': {
       const { maximumStaleness, stalenessExponent } = mode
@@ -95,38 +117,16 @@ export function createStrategy<C extends Contribution>({ training: { mode }, wor
       return synchronous({
         take: mode.quorum ?? workers,
         minimumWorkers: mode.minimumWorkers,
-        deadlineMs: mode.deadlineMs,
+        ...(mode.deadlineMs !== undefined && { deadlineMs: mode.deadlineMs }),
       })
-  }
-}
-
-export interface OpenedData {
-  readonly training: Dataset
-  readonly heldOut: Dataset
-  readonly dataSource: DataSource
-  close(): Promise<void>
-}
-
-export async function openData(directory: string): Promise<OpenedData> {
-  const files = await identifyImages(directory)
-  const training = await openTraining(files)
-  const heldOut = await openHeldOut(files).catch(async (error: unknown) => {
-    await training.close()
-    throw error
-  })
-  return {
-    training,
-    heldOut,
-    dataSource: files.dataSource,
-    async close() {
-      await Promise.all([training.close(), heldOut.close()])
-    },
   }
 }
 
 export interface Share {
   /** Indices into the training and the held-out examples. */
   readonly training: Uint32Array
+  /** Of any data shard; with `own`, only of the worker's. */
+  readonly shardOf: (shard: number) => Uint32Array
   readonly heldOut: Uint32Array
   /** SHA-256 of what all workers must have partitioned alike. */
   readonly planDigest: Uint8Array
@@ -141,7 +141,8 @@ export async function shareOf(job: Job, data: OpenedData, index: number): Promis
     // Nobody knows another's data: there is nothing to agree on but that.
     const planDigest = createHash('sha256').update('cloister partition: own').digest()
     const whole = (dataset: Dataset) => Uint32Array.from({ length: dataset.examples }, (_, example) => example)
-    return { training: whole(data.training), heldOut: whole(data.heldOut), planDigest, plan: undefined }
+    const training = whole(data.training)
+    return { training, shardOf: () => training, heldOut: whole(data.heldOut), planDigest, plan: undefined }
   }
   const { plan, shards } = partition(await data.training.labels(), {
     scheme: partitionScheme(scheme),
@@ -151,7 +152,8 @@ export async function shareOf(job: Job, data: OpenedData, index: number): Promis
   const training = shards[index]
   if (training === undefined) throw new RangeError(`worker ${index} of ${job.workers}`)
   const heldOut = heldOutShard(data.heldOut.examples, index, job.workers)
-  return { training, heldOut, planDigest: Buffer.from(plan.digest, 'hex'), plan }
+  const shardOf = (shard: number): Uint32Array => shards[shard]!
+  return { training, shardOf, heldOut, planDigest: Buffer.from(plan.digest, 'hex'), plan }
 }
 
 function partitionScheme(options: Exclude<PartitionOptions, { scheme: 'own' }>): PartitionScheme {

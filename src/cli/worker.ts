@@ -2,17 +2,19 @@
 /** `cloister worker`: one worker of a job, wired and started. The protocol is in federation/worker.ts. */
 import { randomBytes } from 'node:crypto'
 import { systemClock } from '../federation/clock.ts'
-import { manifestOf } from '../federation/manifest.ts'
 import { Federation } from '../federation/protocol/gen/cloister/v1/federation_pb.ts'
 import { runWorker } from '../federation/worker.ts'
 import { connect } from '../transport/grpc-client.ts'
-import { TransportError } from '../transport/transport-error.ts'
 import { openAttestation } from './attestation.ts'
+import { openNewestSeen } from './checkpoints.ts'
 import type { CliContext } from './context.ts'
 import { parseAddress } from './options.ts'
+import { provisioningOf } from './provisioning.ts'
+import { mayRetry } from './reconnect.ts'
 import { type RoleOptions, type RoleSession, runRole } from './role.ts'
 import { openTraining } from './training.ts'
 import { UsageError } from './usage-error.ts'
+import { layoutOf } from './wiring.ts'
 
 export function worker(context: CliContext, options: RoleOptions & { index: number }): Promise<number> {
   const { index } = options
@@ -26,20 +28,26 @@ async function work(session: RoleSession, index: number): Promise<void> {
       hint: 'The job says how many workers there are; they are numbered from 0.',
     })
   }
-  const { address } = deployment.server
-  if (address === undefined) {
-    throw new UsageError('server-address-missing', 'expected the address of the server, got none', {
-      hint: 'Give it with --connect HOST:PORT or as server.address in the deployment file.',
-    })
+  const addresses = deployment.server.addresses ?? []
+  if (addresses.length !== job.servers) {
+    throw new UsageError(
+      'server-address-missing',
+      `expected the addresses of ${job.servers} servers, got ${addresses.length}`,
+      { hint: 'Give each with --connect HOST:PORT, in their order, or as server.addresses in the deployment file.' },
+    )
   }
   const attestation = await openAttestation(session, 'worker')
-  const opened = await openTraining(session, index)
+  const newestSeen = await openNewestSeen(session, index)
+  const { credentials, describe } = attestation
+  const provisioning = await provisioningOf(session, { role: 'worker', index, count: job.workers, credentials })
+  const opened = await openTraining(session, index, provisioning.dataIdentities)
   try {
-    const { credentials, describe } = attestation
+    const { mode } = job.training
     await runWorker({
-      connect: () => connect({ ...parseAddress(address), credentials, method: Federation.method.join }),
+      connect: (server) =>
+        connect({ ...parseAddress(addresses[server]!), credentials, method: Federation.method.join }),
       describe,
-      mayRetry: (error) => error instanceof TransportError && retried.has(error.code),
+      mayRetry,
       hello: {
         jobDigest: digest,
         planDigest: opened.share.planDigest,
@@ -49,18 +57,21 @@ async function work(session: RoleSession, index: number): Promise<void> {
         session: randomBytes(16),
       },
       engine,
-      manifest: manifestOf(opened.model.variables),
+      layout: layoutOf(job, opened.model),
       training: opened.training,
+      synchronous: mode.name === 'synchronous',
+      prefetch: mode.name === 'asynchronous' && mode.prefetch,
+      ...(opened.preparation !== undefined && { preparation: opened.preparation }),
+      newestSeen,
+      acceptRollback: job.rollback === 'accept',
       reconnectForMs: deployment.reconnectForMs,
       clock: systemClock,
       events,
       signal,
     })
   } finally {
+    await provisioning.close()
     attestation.close()
     await opened.close()
   }
 }
-
-/** The server is not there (yet, or any more); a server that is not what it should be is another matter. */
-const retried: ReadonlySet<string> = new Set(['connect-failed', 'connection-lost'])

@@ -13,6 +13,14 @@ const address = v.pipe(v.string(), v.regex(/^(\[[0-9a-fA-F:.]+\]|[^\s:]+):\d{1,5
 
 export const deploymentSchema = v.strictObject({
   $schema: v.optional(v.string()),
+  /** Which process of the job the enclave image runs here; on the command line the command says it. */
+  process: v.optional(
+    v.strictObject({
+      role: v.picklist(['server', 'worker']),
+      /** Which server or which worker of the job, from 0. */
+      index: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535)), 0),
+    }),
+  ),
   server: v.optional(
     v.strictObject({
       /** Where the server listens. Port 0 takes a free one. */
@@ -22,8 +30,8 @@ export const deploymentSchema = v.strictObject({
       }),
       /** Where grpc.health.v1 answers without TLS, for probes of the host; nowhere when absent. */
       health: v.optional(v.strictObject({ host: v.optional(v.string(), '127.0.0.1'), port })),
-      /** Where workers find it. */
-      address: v.optional(address),
+      /** Where workers, and servers that follow, find the job's servers, in their order: server 0 leads. */
+      addresses: v.optional(v.pipe(v.array(address), v.minLength(1))),
     }),
     { listen: { host: '127.0.0.1', port: 0 } },
   ),
@@ -65,8 +73,19 @@ export const deploymentSchema = v.strictObject({
   ),
   /** Run directory; `runs/<time>` when absent. */
   out: v.optional(path),
-  /** The server saves the model every so many updates, and at the end. */
+  /** Where Prometheus finds this process's metrics, over plain HTTP; nowhere when absent. */
+  metrics: v.optional(v.strictObject({ host: v.optional(v.string(), '127.0.0.1'), port })),
+  /** Whether TensorBoard's event files are written into the run directory. */
+  tensorboard: v.optional(v.boolean(), true),
+  /** Where owners hand keys to this process (`cloister provision`), when the job lists owners. */
+  provisioning: v.optional(v.strictObject({ host: v.optional(v.string(), '127.0.0.1'), port: v.optional(port, 0) }), {
+    host: '127.0.0.1',
+    port: 0,
+  }),
+  /** Servers save their state every so many updates, and at the end; server 0 says when. */
   saveEvery: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 100),
+  /** So many checkpoints stay on disk. */
+  keepCheckpoints: v.optional(v.pipe(v.number(), v.integer(), v.minValue(2), v.maxValue(1000)), 3),
   /** How long a worker waits for a lost server before it gives up. */
   reconnectForMs: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 120_000),
 })

@@ -90,7 +90,7 @@ test('a missing file and broken JSON are told apart', () => {
 test('a deployment has defaults and refuses unknown keys', () => {
   expect(loadDeployment(undefined).engine).toEqual({ choice: 'auto', threads: 0 })
   expect(refusal(() => loadDeployment(file({ engine: { thread: 2 } }))).message).toContain('engine.thread: unknown key')
-  expect(refusal(() => loadDeployment(file({ server: { address: 'nowhere' } }))).message).toContain(
+  expect(refusal(() => loadDeployment(file({ server: { addresses: ['server0:7000', 'nowhere'] } }))).message).toContain(
     'expected host:port',
   )
 })

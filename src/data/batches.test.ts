@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { evaluationBatches, readAhead, trainingBatches, trainingOrder } from './batches.ts'
+import { evaluationBatches, readAhead, TrainingBatches } from './batches.ts'
 import type { Dataset } from './dataset.ts'
 
 /** Images of one number, equal to the example's index; labels its last digit. */
@@ -27,9 +27,17 @@ const whole = (examples: number) => Uint32Array.from({ length: examples }, (_, i
 const settled = () => new Promise((resolve) => setTimeout(resolve, 5))
 
 describe('training order', () => {
-  const orderOf = (options: Parameters<typeof trainingOrder>[0], steps: number): number[] => {
-    const order = trainingOrder(options)
-    return Array.from({ length: steps }, () => [...order.next().value]).flat()
+  interface Order {
+    readonly examples: Uint32Array
+    readonly batchSize: number
+    readonly seed: number
+    readonly shard?: number
+  }
+
+  /** Examples of the batches from `first` on, one behind the other. */
+  const orderOf = ({ examples, batchSize, seed, shard = 0 }: Order, steps: number, first = 0): number[] => {
+    const batches = new TrainingBatches(numbered(10_001), { shardOf: () => examples, batchSize, seed })
+    return Array.from({ length: steps }, (_, step) => [...batches.examples(shard, first + step)]).flat()
   }
 
   test('each epoch holds each example of the shard once, whatever the batch size', () => {
@@ -40,7 +48,7 @@ describe('training order', () => {
         fc.nat(),
         (examples, batchSize, seed) => {
           const shard = Uint32Array.from(examples)
-          const order = orderOf({ shard, batchSize, seed, worker: 0 }, 2 + Math.ceil((3 * shard.length) / batchSize))
+          const order = orderOf({ examples: shard, batchSize, seed }, 2 + Math.ceil((3 * shard.length) / batchSize))
           for (let epoch = 0; epoch < 3; epoch++) {
             const seen = order.slice(epoch * shard.length, (epoch + 1) * shard.length)
             expect(seen.sort((a, b) => a - b)).toEqual([...examples].sort((a, b) => a - b))
@@ -50,35 +58,43 @@ describe('training order', () => {
     )
   })
 
-  test('may begin at any step', () => {
-    const options = { shard: whole(37), batchSize: 8, seed: 3, worker: 1 }
+  test('a batch is the same whichever was asked for before', () => {
+    const options = { examples: whole(37), batchSize: 8, seed: 3, shard: 1 }
     const order = orderOf(options, 20)
-    for (const firstStep of [1, 4, 5, 13]) {
-      expect(orderOf({ ...options, firstStep }, 20 - firstStep)).toEqual(order.slice(8 * firstStep))
-    }
+    for (const first of [1, 4, 5, 13]) expect(orderOf(options, 20 - first, first)).toEqual(order.slice(8 * first))
+    const batches = new TrainingBatches(numbered(37), { shardOf: () => whole(37), batchSize: 8, seed: 3 })
+    fc.assert(
+      fc.property(fc.array(fc.nat(19), { minLength: 1, maxLength: 30 }), (positions) => {
+        for (const position of positions) {
+          expect([...batches.examples(1, position)]).toEqual(order.slice(8 * position, 8 * (position + 1)))
+        }
+      }),
+    )
   })
 
-  test('differs by seed, worker and epoch, and is repeatable', () => {
-    const options = { shard: whole(50), batchSize: 50, seed: 3, worker: 1 }
+  test('differs by seed, shard and epoch, and is repeatable', () => {
+    const options = { examples: whole(50), batchSize: 50, seed: 3, shard: 1 }
     const order = orderOf(options, 2)
     expect(orderOf(options, 2)).toEqual(order)
     const others = [
       order.slice(50),
       orderOf({ ...options, seed: 4 }, 1),
-      orderOf({ ...options, worker: 2 }, 1),
+      orderOf({ ...options, shard: 2 }, 1),
       [...whole(50)],
     ]
     for (const other of others) expect(other).not.toEqual(order.slice(0, 50))
   })
 })
 
-test('training batches are the data of that order', async () => {
-  const options = { shard: Uint32Array.of(3, 14, 15, 92, 65), batchSize: 4, seed: 8, worker: 0 }
-  const order = trainingOrder(options)
-  let batches = 0
-  for await (const batch of trainingBatches(numbered(100), options)) {
-    expect([...batch.images!.data]).toEqual([...order.next().value])
-    if (++batches === 6) break
+test('training batches are the data of that order, of the shard that is asked for', async () => {
+  const shards = [Uint32Array.of(3, 14, 15, 92, 65), Uint32Array.of(7, 8, 9)]
+  const batches = new TrainingBatches(numbered(100), { shardOf: (shard) => shards[shard]!, batchSize: 4, seed: 8 })
+  for (const shard of [0, 1, 0]) {
+    for (const position of [5, 0, 2]) {
+      const { images } = await batches.read({ shard, position })
+      expect([...images!.data]).toEqual([...batches.examples(shard, position)])
+      expect([...images!.data].every((example) => shards[shard]!.includes(example))).toBe(true)
+    }
   }
 })
 
@@ -101,8 +117,9 @@ test('evaluation batches hold each example once, and rows that count for nothing
 })
 
 test('an empty shard is refused', () => {
-  const empty = { shard: new Uint32Array(), batchSize: 4, seed: 1, worker: 0 }
-  expect(() => trainingBatches(numbered(10), empty)).toThrow(expect.objectContaining({ code: 'shard-empty' }))
+  const empty = { shard: new Uint32Array(), batchSize: 4 }
+  const training = new TrainingBatches(numbered(10), { shardOf: () => empty.shard, batchSize: 4, seed: 1 })
+  expect(() => training.examples(0, 0)).toThrow(expect.objectContaining({ code: 'shard-empty' }))
   expect(() => evaluationBatches(numbered(10), empty)).toThrow(expect.objectContaining({ code: 'shard-empty' }))
 })
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Batches over a shard: endless and shuffled for training, once through and padded for evaluation, read ahead of the engine.
+ * Batches over a shard: endless and shuffled for training, each by its number; once through, padded and read ahead for evaluation.
  * The order is a function of seed, worker and epoch (Philox, Fisher–Yates), so that a run can be repeated, and resumed at
  * any step, without having read what came before.
  */
@@ -18,24 +18,59 @@ export interface BatchOptions {
   readonly signal?: AbortSignal
 }
 
-export interface TrainingBatchOptions extends BatchOptions {
+export interface TrainingBatchOptions {
+  /** Indices of the examples of each data shard; asked for when it is first needed. */
+  readonly shardOf: (shard: number) => Uint32Array
+  readonly batchSize: number
   readonly seed: number
-  /** Keeps the orders of workers apart that share a seed. */
-  readonly worker: number
-  /** Where to begin, counted in batches of this size. */
-  readonly firstStep?: number
 }
 
-/** Every example once an epoch; a batch may hold the end of one epoch and the beginning of the next. */
-export function trainingBatches(dataset: Dataset, options: TrainingBatchOptions): AsyncGenerator<Batch, void> {
-  checkShard(dataset, options)
-  return readAhead(
-    (async function* () {
-      for (const indices of trainingOrder(options)) yield await dataset.read(indices)
-    })(),
-    options,
-  )
+/**
+ * Batches of a shard's endless order, each by its number: every example once an epoch; a batch may hold the end of one epoch
+ * and the beginning of the next.
+ */
+export class TrainingBatches {
+  readonly #dataset: Dataset
+  readonly #options: TrainingBatchOptions
+  /** The newest orders, by shard and epoch. */
+  readonly #orders = new Map<string, Uint32Array>()
+
+  constructor(dataset: Dataset, options: TrainingBatchOptions) {
+    this.#dataset = dataset
+    this.#options = options
+  }
+
+  async read({ shard, position }: { readonly shard: number; readonly position: number }): Promise<Batch> {
+    return await this.#dataset.read(this.examples(shard, position))
+  }
+
+  /** Which examples are in it. */
+  examples(shard: number, position: number): Uint32Array {
+    const { batchSize, shardOf } = this.#options
+    const all = shardOf(shard)
+    checkShard(this.#dataset, { shard: all, batchSize })
+    const first = position * batchSize
+    return Uint32Array.from({ length: batchSize }, (_, row) => {
+      const order = this.#order(shard, Math.floor((first + row) / all.length), all.length)
+      return all[order[(first + row) % all.length]!]!
+    })
+  }
+
+  #order(shard: number, epoch: number, examples: number): Uint32Array {
+    const key = `${shard} ${epoch}`
+    const known = this.#orders.get(key)
+    if (known !== undefined) return known
+    const { seed } = this.#options
+    const order = new RandomStream(seed, `order of worker ${shard} in epoch ${epoch}`).permutation(examples)
+    this.#orders.set(key, order)
+    const [oldest] = this.#orders.keys()
+    if (this.#orders.size > maxOrders && oldest !== undefined) this.#orders.delete(oldest)
+    return order
+  }
 }
+
+/** Two epochs of two shards. */
+const maxOrders = 4
 
 /** Every example once, in order. All batches are full: rows that pad the last one have label −1 and are 0 otherwise. */
 export function evaluationBatches(dataset: Dataset, options: BatchOptions): AsyncGenerator<Batch, void> {
@@ -49,31 +84,6 @@ export function evaluationBatches(dataset: Dataset, options: BatchOptions): Asyn
     })(),
     options,
   )
-}
-
-/** The examples of each training batch, without end. */
-export function* trainingOrder({
-  shard,
-  batchSize,
-  seed,
-  worker,
-  firstStep = 0,
-}: TrainingBatchOptions): Generator<Uint32Array, never> {
-  let position = firstStep * batchSize
-  let epoch = -1
-  let order: Uint32Array = new Uint32Array()
-  while (true) {
-    const indices = new Uint32Array(batchSize)
-    for (let row = 0; row < batchSize; row++, position++) {
-      const epochHere = Math.floor(position / shard.length)
-      if (epochHere !== epoch) {
-        epoch = epochHere
-        order = new RandomStream(seed, `order of worker ${worker} in epoch ${epoch}`).permutation(shard.length)
-      }
-      indices[row] = shard[order[position % shard.length]!]!
-    }
-    yield indices
-  }
 }
 
 /**
@@ -134,7 +144,7 @@ function withRows({ shape: [present, ...rest], dtype, data }: BatchTensor, rows:
   return { shape: [rows, ...rest], dtype, data: all }
 }
 
-function checkShard(dataset: Dataset, { shard, batchSize }: BatchOptions): void {
+function checkShard(dataset: Dataset, { shard, batchSize }: Pick<BatchOptions, 'shard' | 'batchSize'>): void {
   assert(Number.isInteger(batchSize) && batchSize >= 1, `batch size ${batchSize}`)
   if (shard.length === 0) {
     throw new DataError('shard-empty', `expected at least one example of ${dataset.name} in the shard, got none`, {

@@ -71,7 +71,8 @@ async function run(
   const results = new Map([['loss', [step.loss]]])
   for (const [name, { data }] of step.gradients) results.set(`gradient ${name}`, Array.from(data))
   for (const [name, { data }] of step.statistics) results.set(`statistic ${name}`, Array.from(data))
-  for (const [name, sum] of Object.entries(await evaluation.run(parameters, { x }))) results.set(`sum ${name}`, [sum])
+  for (const [name, sum] of Object.entries(await evaluation.run(parameters, { x })))
+    results.set(`sum ${name}`, [Number(sum)])
   step.dispose()
   await Promise.all([training.close(), evaluation.close()])
   return results

@@ -24,6 +24,7 @@ function linear(): Model {
   return {
     name: 'linear',
     variables: [w, idle, steps],
+    tables: [],
     batch: { x: { shape: [], dtype: 'float32' }, y: { shape: [], dtype: 'uint8' } },
     train({ x, y }, random) {
       const error = tf.sub(tf.add(tf.mul(x!, w.tensor), random.uniform([batchSize], -1, 1)), y!)
@@ -36,6 +37,23 @@ function linear(): Model {
     }),
     initialValues: () => new Map(),
   }
+}
+
+/** The squared length of the sum of each example's two rows. */
+const embedding: Model = {
+  name: 'embedding',
+  variables: [],
+  tables: [{ name: 'words', width: 2, rows: 1000, field: 'ids', initial: { scale: 1 } }],
+  batch: { ids: { shape: [2], dtype: 'int32' } },
+  train: ({ ids, 'rows/words': rows }) => {
+    const lengths = tf.sum(tf.square(tf.sum(tf.gather(rows!, ids!), 1)), 1)
+    return { loss: tf.mean(lengths), metrics: {} }
+  },
+  evaluate: ({ ids, 'rows/words': rows }) => ({
+    total: tf.sum(tf.gather(rows!, ids!)),
+    uses: tf.unsortedSegmentSum(tf.ones([4]), tf.reshape(ids!, [4]), 4) as tf.Tensor1D,
+  }),
+  initialValues: () => new Map(),
 }
 
 const float32 = (...values: number[]): HostTensor => ({
@@ -117,6 +135,27 @@ function contract(kind: string, create: () => Engine): void {
     expect(sums).toEqual({ lossSum: 1 + 204 ** 2 + 36, steps: 41 })
     expect(own()).toEqual(before)
     await step.close()
+  })
+
+  test(`${kind}: rows are looked up, their gradients summed over repeated uses, and histograms come out`, async () => {
+    const training = compileTraining(engine, embedding, 2)
+    const rows = { shape: [4, 2], dtype: 'float32', data: Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8) } as const
+    const ids = { shape: [2, 2], dtype: 'int32', data: Int32Array.of(2, 0, 2, 1) } as const
+    const result = await training.run(new Map(), { ids, 'rows/words': rows }, [0, 0])
+    // Loss: the mean over two examples of the squared sum over an example's rows, 36 + 64 and 64 + 100.
+    expect(result.loss).toBe(132)
+    expect([...result.gradients]).toEqual([])
+    const gradient = result.rowGradients.get('words')!
+    expect(gradient.shape).toEqual([4, 2])
+    expect([...gradient.data]).toEqual([6, 8, 8, 10, 14, 18, 0, 0])
+    result.dispose()
+    const evaluation = compileEvaluation(engine, embedding, 2)
+    expect(await evaluation.run(new Map(), { ids, 'rows/words': rows })).toEqual({
+      total: 32,
+      uses: Float64Array.of(1, 1, 2, 0),
+    })
+    await expect(training.run(new Map(), { ids }, [0, 0])).rejects.toMatchObject({ code: 'program-input' })
+    await Promise.all([training.close(), evaluation.close()])
   })
 
   test(`${kind}: a parameter of another shape, one too many, one too few`, async () => {

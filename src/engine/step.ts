@@ -5,17 +5,23 @@
  */
 import assert from 'node:assert'
 import * as tf from '@tensorflow/tfjs'
-import type { BatchSchema, Model, ModelVariable } from '../models/model.ts'
+import type { Model, ModelTable, ModelVariable } from '../models/model.ts'
 import type { Engine, EngineTensor, HostTensor, Program, TensorSpec } from './engine.ts'
 import { withLayerNames } from './layer-names.ts'
 import { withLayerOverrides } from './layer-overrides.ts'
 import { createRandom } from './random.ts'
+import { elementCount } from './signature.ts'
 
 export interface StepResult {
   readonly loss: number
   readonly metrics: Readonly<Record<string, number>>
   /** By variable name, of every variable that is trained; zero where the loss does not depend on it. */
   readonly gradients: ReadonlyMap<string, EngineTensor>
+  /**
+   * By table name, [capacity, width]: the gradient of each row of the batch's `rows/<name>`, summed over all its uses; zero
+   * for rows that no index names.
+   */
+  readonly rowGradients: ReadonlyMap<string, EngineTensor>
   /** By variable name, the new values of every statistic. */
   readonly statistics: ReadonlyMap<string, EngineTensor>
   /** Frees gradients and statistics. */
@@ -35,24 +41,31 @@ export interface TrainingStep {
 }
 
 export interface EvaluationStep {
-  /** The model's sums over the batch. */
+  /** The model's sums over the batch; a vector is a histogram. */
   run(
     parameters: ReadonlyMap<string, HostTensor>,
     batch: Readonly<Record<string, HostTensor>>,
     options?: { readonly signal?: AbortSignal },
-  ): Promise<Record<string, number>>
+  ): Promise<Record<string, number | Float64Array>>
   graphDef(): Uint8Array | undefined
   close(): Promise<void>
 }
 
 type Tensors = Record<string, tf.Tensor>
 
+/** Rows in a batch's `rows/<name>`: as many as its examples can touch at most. */
+export function rowCapacity(model: Pick<Model, 'batch'>, { name, field }: ModelTable, batchSize: number): number {
+  const ids = model.batch[field]
+  assert(ids?.dtype === 'int32', `table ${name}: expected an int32 field ${field} in the batch`)
+  return batchSize * elementCount(ids.shape)
+}
+
 export function compileTraining(engine: Engine, model: Model, batchSize: number): TrainingStep {
   const program = engine.compile({
     name: 'train',
     inputs: {
       ...parameterSpecs(model.variables),
-      ...batchSpecs(model.batch, batchSize),
+      ...batchSpecs(model, batchSize),
       seed: { shape: [2], dtype: 'int32' },
     },
     build: (inputs) => binding(model.variables, inputs, () => train(model, inputs)),
@@ -68,6 +81,7 @@ export function compileTraining(engine: Engine, model: Model, batchSize: number)
         loss: scalar(loss),
         metrics: Object.fromEntries(Array.from(under('metric/', outputs), ([name, value]) => [name, scalar(value)])),
         gradients: under('gradient/', outputs),
+        rowGradients: under('rowGradient/', outputs),
         statistics: under('statistic/', outputs),
         dispose: () => dispose(outputs),
       }
@@ -80,15 +94,15 @@ export function compileTraining(engine: Engine, model: Model, batchSize: number)
 export function compileEvaluation(engine: Engine, model: Model, batchSize: number): EvaluationStep {
   const program: Program = engine.compile({
     name: 'evaluate',
-    inputs: { ...parameterSpecs(model.variables), ...batchSpecs(model.batch, batchSize) },
+    inputs: { ...parameterSpecs(model.variables), ...batchSpecs(model, batchSize) },
     build: (inputs) =>
-      binding(model.variables, inputs, () => withLayerNames(() => model.evaluate(batchOf(model.batch, inputs)))),
+      binding(model.variables, inputs, () => withLayerNames(() => model.evaluate(batchOf(model, inputs)))),
   })
   return {
     async run(parameters, batch, options = {}) {
       const inputs = { ...prefixed('parameter/', parameters), ...prefixed('batch/', Object.entries(batch)) }
       const outputs = await program.run(inputs, options)
-      const sums = Object.fromEntries(Object.entries(outputs).map(([name, value]) => [name, scalar(value)]))
+      const sums = Object.fromEntries(Object.entries(outputs).map(([name, value]) => [name, sum(value)]))
       dispose(outputs)
       return sums
     },
@@ -97,26 +111,69 @@ export function compileEvaluation(engine: Engine, model: Model, batchSize: numbe
   }
 }
 
+export interface TrainedValues {
+  /** By variable name. */
+  readonly parameters: ReadonlyMap<string, HostTensor>
+  /** By table name, [rows, width]: every row. */
+  readonly tables: ReadonlyMap<string, HostTensor>
+}
+
+/**
+ * The trained model as a program of its own: what it predicts of a batch, its values constants of the graph. Ids are row ids
+ * of the whole table. What is exported is its `graphDef`.
+ */
+export function compilePrediction(
+  engine: Engine,
+  model: Model,
+  batchSize: number,
+  { parameters, tables }: TrainedValues,
+): Program {
+  const { predict } = model
+  assert(predict !== undefined, `${model.name} predicts nothing`)
+  for (const { name } of model.tables) assert(tables.has(name), `no values of table ${name}`)
+  const fields = Object.entries(model.batch).filter(([field]) => field !== 'labels')
+  return engine.compile({
+    name: 'predict',
+    inputs: Object.fromEntries(
+      fields.map(([field, { shape, dtype }]) => [field, { shape: [batchSize, ...shape], dtype }]),
+    ),
+    build(inputs) {
+      const constants = (prefix: string, values: Iterable<readonly [string, HostTensor]>): Tensors =>
+        Object.fromEntries(
+          Array.from(values, ([name, { data, shape }]) => [prefix + name, tf.tensor(data, [...shape])]),
+        )
+      const bound = constants('parameter/', parameters)
+      const batch = { ...inputs, ...constants('rows/', tables) }
+      return binding(model.variables, bound, () => withLayerNames(() => predict(batch)))
+    },
+  })
+}
+
 function train(model: Model, inputs: Tensors): Tensors {
   const random = createRandom(inputs.seed as tf.Tensor1D)
   const trained = model.variables.filter(({ role }) => role !== 'statistic')
+  const batch = batchOf(model, inputs)
+  const rows = model.tables.map(({ name }) => batch[`rows/${name}`]!)
   const metrics = new Map<string, tf.Tensor>()
   try {
-    const { value: loss, grads } = tf.variableGrads(
+    // What `variableGrads` calls, which takes variables only: rows are differentiated by as well.
+    const { value: loss, grads } = tf.engine().gradients<tf.Tensor>(
       () => {
-        const step = withLayerOverrides(random, () =>
-          withLayerNames(() => model.train(batchOf(model.batch, inputs), random)),
-        )
+        const step = withLayerOverrides(random, () => withLayerNames(() => model.train(batch, random)))
         // The scope of the differentiation would dispose of what it does not return.
         for (const [name, value] of Object.entries(step.metrics)) metrics.set(name, tf.keep(value.clone()))
         return step.loss
       },
-      trained.map(({ tensor }) => tensor),
+      [...trained.map(({ tensor }) => tensor), ...rows],
+      undefined,
+      true,
     )
-    const outputs: Tensors = { loss: loss as tf.Tensor }
+    const outputs: Tensors = { loss }
     for (const [name, value] of metrics) outputs[`metric/${name}`] = value.clone()
-    for (const { name, shape, tensor } of trained)
-      outputs[`gradient/${name}`] = grads[tensor.name] ?? tf.zeros([...shape])
+    for (const [index, { name, shape }] of trained.entries())
+      outputs[`gradient/${name}`] = grads[index] ?? tf.zeros([...shape])
+    for (const [index, { name }] of model.tables.entries())
+      outputs[`rowGradient/${name}`] = grads[trained.length + index] ?? tf.zerosLike(rows[index]!)
     for (const { name, role, tensor } of model.variables)
       if (role === 'statistic') outputs[`statistic/${name}`] = tensor.clone()
     return outputs
@@ -152,16 +209,21 @@ function parameterSpecs(variables: readonly ModelVariable[]): Record<string, Ten
   return Object.fromEntries(variables.map(({ name, shape }) => [`parameter/${name}`, { shape, dtype: 'float32' }]))
 }
 
-function batchSpecs(schema: BatchSchema, batchSize: number): Record<string, TensorSpec> {
-  const specs = Object.entries(schema).map(([field, { shape, dtype }]) => [
+function batchSpecs(model: Model, batchSize: number): Record<string, TensorSpec> {
+  const fields = Object.entries(model.batch).map(([field, { shape, dtype }]): [string, TensorSpec] => [
     `batch/${field}`,
     { shape: [batchSize, ...shape], dtype },
   ])
-  return Object.fromEntries(specs)
+  const rows = model.tables.map((table): [string, TensorSpec] => [
+    `batch/rows/${table.name}`,
+    { shape: [rowCapacity(model, table, batchSize), table.width], dtype: 'float32' },
+  ])
+  return Object.fromEntries([...fields, ...rows])
 }
 
-function batchOf(schema: BatchSchema, inputs: Tensors): Tensors {
-  return Object.fromEntries(Object.keys(schema).map((field) => [field, inputs[`batch/${field}`]!]))
+function batchOf({ batch, tables }: Model, inputs: Tensors): Tensors {
+  const fields = [...Object.keys(batch), ...tables.map(({ name }) => `rows/${name}`)]
+  return Object.fromEntries(fields.map((field) => [field, inputs[`batch/${field}`]!]))
 }
 
 function prefixed(prefix: string, tensors: Iterable<readonly [string, HostTensor]>): Record<string, HostTensor> {
@@ -174,8 +236,12 @@ function under(prefix: string, outputs: Readonly<Record<string, EngineTensor>>):
 }
 
 function scalar(tensor: EngineTensor): number {
-  assert.equal(tensor.data.length, 1, 'a loss, a metric and a sum are scalars')
+  assert.equal(tensor.data.length, 1, 'a loss and a metric are scalars')
   return tensor.data[0]!
+}
+
+function sum(tensor: EngineTensor): number | Float64Array {
+  return tensor.shape.length === 0 ? scalar(tensor) : Float64Array.from(tensor.data)
 }
 
 function dispose(outputs: Readonly<Record<string, EngineTensor>>): void {

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What a worker says, held against the job, against what its connection has proven and against what it was asked. */
 import { FederationError } from './federation-error.ts'
-import type { Hello, Push } from './protocol/remote-worker.ts'
+import type { Hello } from './protocol/remote-worker.ts'
 
 export interface AdmissionRules {
   readonly jobDigest: Uint8Array
   /** Of the first worker; any is good as long as there was none. */
   readonly planDigest: Uint8Array | undefined
+  readonly placementDigest: Uint8Array
+  /** Which server this is. */
+  readonly server: number
   readonly workers: number
   /** The only index that the peer's credentials allow; any when absent. */
   readonly workerIndex?: number | undefined
@@ -23,6 +26,7 @@ export function verifyHello(hello: Hello, rules: AdmissionRules): void {
       { hint: 'Give server and workers the same job file; any difference in it, even a number, makes another job.' },
     )
   }
+  verifyServer(hello, rules)
   if (rules.planDigest !== undefined && !sameBytes(hello.planDigest, rules.planDigest)) {
     throw new FederationError(
       'plan-mismatch',
@@ -52,35 +56,30 @@ export function verifyHello(hello: Hello, rules: AdmissionRules): void {
   }
 }
 
-export interface PushRules {
-  /** Version of the parameters that the worker was given. */
-  readonly assignedVersion: number
-  /** Bounds the push's weight in a mean. */
-  readonly batchSize: number
-}
-
-export function verifyPush(push: Pick<Push, 'baseVersion' | 'examples'>, rules: PushRules): void {
-  if (push.baseVersion !== rules.assignedVersion) {
+function verifyServer(hello: Hello, rules: Pick<AdmissionRules, 'placementDigest' | 'server'>): void {
+  if (hello.server !== rules.server) {
     throw new FederationError(
-      'push-version-mismatch',
-      `expected a push computed with version ${rules.assignedVersion}, got one for ${push.baseVersion}`,
-      { hint: 'The worker does not follow the protocol: compare its version with ours.' },
+      'server-index-unknown',
+      `expected server ${rules.server} to be meant, got ${hello.server}`,
+      {
+        hint: 'List the addresses of the job’s servers in their order.',
+      },
     )
   }
-  if (push.examples < 1 || push.examples > rules.batchSize) {
+  if (!sameBytes(hello.placementDigest, rules.placementDigest)) {
     throw new FederationError(
-      'push-examples-out-of-range',
-      `expected a push over 1 to ${rules.batchSize} examples, got ${push.examples}`,
-      { hint: 'Server and workers must read the same batch size from the job.' },
+      'placement-mismatch',
+      `expected the placement ${hex(rules.placementDigest)}, got ${hex(hello.placementDigest)}`,
+      { hint: 'Server and workers must run the same job with the same version of Cloister.' },
     )
   }
 }
 
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0
 }
 
 /** Enough to tell digests apart in a message. */
-function hex(digest: Uint8Array): string {
+export function hex(digest: Uint8Array): string {
   return `${Buffer.from(digest).toString('hex').slice(0, 16)}…`
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Scores of one version of the model: each worker sums over its share of the held-out data, the server adds up. */
 import { Deferred } from './deferred.ts'
+import { addSums, clickScores, type Sums } from './metrics.ts'
 import type { Snapshot } from './model-state.ts'
 
 export type Scores = Readonly<Record<string, number>>
@@ -8,7 +9,7 @@ export type Scores = Readonly<Record<string, number>>
 export class Evaluation {
   readonly snapshot: Snapshot
   readonly #awaited: Set<number>
-  readonly #sums = new Map<number, Scores>()
+  readonly #sums = new Map<number, Sums>()
   readonly #done = new Deferred<void>()
 
   /** Takes over the snapshot and releases it at the end. */
@@ -27,7 +28,7 @@ export class Evaluation {
     return this.#awaited
   }
 
-  add(worker: number, sums: Scores): void {
+  add(worker: number, sums: Sums): void {
     if (!this.#awaited.delete(worker)) return
     this.#sums.set(worker, sums)
     this.#endIfComplete()
@@ -39,7 +40,7 @@ export class Evaluation {
   }
 
   /** Over all workers that reported, added in the order of their indices. */
-  sums(): Scores {
+  sums(): Sums {
     return addSums([...this.#sums].sort(([a], [b]) => a - b).map(([, sums]) => sums))
   }
 
@@ -50,28 +51,22 @@ export class Evaluation {
   }
 }
 
-export function addSums(parts: readonly Scores[]): Scores {
-  const total: Record<string, number> = {}
-  for (const part of parts) {
-    for (const [name, sum] of Object.entries(part)) total[name] = (total[name] ?? 0) + sum
-  }
-  return total
-}
-
 export interface Scored {
   readonly examples: number
   readonly scores: Scores
 }
 
 /**
- * Means from sums: `count` divides all others; `correct` becomes `accuracy`, `<name>Sum` becomes `<name>`. Empty when
- * nothing was counted.
+ * Click scores where the sums are of that kind; else means: `count` divides all others, `correct` becomes `accuracy`,
+ * `<name>Sum` becomes `<name>`. Empty when nothing was counted.
  */
-export function scoresOf(sums: Scores): Scored {
-  const examples = sums.count ?? 0
+export function scoresOf(sums: Sums): Scored {
+  const examples = typeof sums.count === 'number' ? sums.count : 0
   if (!(examples > 0)) return { examples: 0, scores: {} }
+  const clicks = clickScores(sums)
+  if (clicks !== undefined) return { examples, scores: { ...clicks } }
   const scores = Object.entries(sums)
-    .filter(([name]) => name !== 'count')
+    .filter((entry): entry is [string, number] => typeof entry[1] === 'number' && entry[0] !== 'count')
     .map(([name, sum]) => [name === 'correct' ? 'accuracy' : name.replace(/Sum$/, ''), sum / examples])
   return { examples, scores: Object.fromEntries(scores) }
 }

@@ -25,11 +25,18 @@ const codes = [
   'slice-malformed',
   'slice-misplaced',
   'values-not-finite',
-  // A push.
+  // Tables.
+  'row-out-of-range',
+  'rows-malformed',
+  'table-full',
+  'table-mismatch',
+  // A pull and a push.
+  'pull-unknown',
+  'pull-too-many',
+  'push-duplicate',
   'push-late',
   'push-stale',
   'push-replaced',
-  'push-version-mismatch',
   'push-examples-out-of-range',
   'loss-not-finite',
   'training-finished',
@@ -37,6 +44,14 @@ const codes = [
   'scores-malformed',
   'scores-version-mismatch',
   'scores-late',
+  // Several servers, and checkpoints.
+  'version-mismatch',
+  'server-rolled-back',
+  'server-index-unknown',
+  'placement-mismatch',
+  'checkpoint-unusable',
+  'checkpoints-lost',
+  'servers-scattered',
   // The stream and its ends.
   'message-unexpected',
   'peer-lost',

@@ -20,12 +20,15 @@ import { createJavascriptEngine } from '../engine/javascript.ts'
 import { systemClock } from './clock.ts'
 import { Deferred } from './deferred.ts'
 import { trainLocally } from './local.ts'
+import type { Task } from './protocol/remote-worker.ts'
 import { constant, cosine } from './schedules.ts'
 import { asynchronous } from './strategies/asynchronous.ts'
+import type { TrainingOptions } from './training.ts'
 
 const engine = createJavascriptEngine()
 afterAll(() => engine.close())
 
+const linearBatch = linearBatches(batchSize, 2)
 const schedule = cosine({ rate: 0.2, updates: 8 })
 
 function finished(server: RunningServer, ...workers: RunningWorker[]) {
@@ -38,7 +41,7 @@ async function local(size: number, totalUpdates: number): Promise<{ model: Saved
   const training = linearTraining(engine, 0, 1, {
     step: linearStep(engine, size),
     evaluation: linearEvaluation(engine, size),
-    batches: linearBatches(size),
+    batch: linearBatches(size),
     heldOut: () => linearHeldOut(size),
   })
   const { heldOut } = await trainLocally({
@@ -59,7 +62,7 @@ test('the six steps follow each other, and the server ends by asking for scores'
   const trace: string[] = []
   const server = startServer(engine, {
     job: { workers: 1, totalUpdates: 2 },
-    strategy: allOf(1),
+    createStrategy: () => allOf(1),
     events: ({ kind }) => trace.push(kind),
   })
   const worker = startWorker(engine, () => server.wire, 0, {
@@ -74,12 +77,16 @@ test('the six steps follow each other, and the server ends by asking for scores'
     }),
   })
   await finished(server, worker)
-  const update = [
-    'server: assignment', // ⑤ ⑥
+  const pull = [
+    'worker: pull',
+    'server: parameters', // ⑤ ⑥
     'server: slices',
+  ]
+  const update = [
     'worker: computes', // ②
     'worker: push', // ③
     'worker: slices',
+    'worker: pull',
     'update', // ④
     'server: applied',
   ]
@@ -87,16 +94,21 @@ test('the six steps follow each other, and the server ends by asking for scores'
     'worker: hello', // ①
     'peer-joined',
     'server: welcome',
+    ...pull,
     ...update,
+    ...pull.slice(1),
     ...update,
-    'server: assignment',
-    'server: slices',
+    'server: evaluate',
+    ...pull,
+    ...pull.slice(0, 2), // The second batch: the parameters are held.
     'worker: scores',
+    'worker: pull',
     'evaluation',
     'server: finished',
     'peer-left',
     'traffic',
     'finished',
+    'checkpointed',
   ])
 })
 
@@ -105,18 +117,16 @@ describe('synchronous', () => {
     const server = startServer(engine, { job: { totalUpdates }, schedule })
     const workers = [0, 1].map((index) =>
       startWorker(engine, () => server.wire, index, {
-        training: linearTraining(engine, index, 2, { batches: delayed(index, delays[index]!) }),
+        training: linearTraining(engine, index, 2, { batch: delayed(delays[index]!) }),
       }),
     )
     const [result] = await finished(server, ...workers)
     return { server, workers, result, model: server.saved.at(-1)! }
   }
 
-  async function* delayed(party: number, delayMs: number) {
-    for await (const batch of linearBatches(batchSize, party, 2)) {
-      await new Promise((resolve) => setTimeout(resolve, delayMs))
-      yield batch
-    }
+  const delayed = (delayMs: number) => async (task: Task) => {
+    await new Promise((resolve) => setTimeout(resolve, delayMs))
+    return await linearBatch(task)
   }
 
   test('two workers with batch b equal one process with batch 2b', async () => {
@@ -139,7 +149,11 @@ describe('synchronous', () => {
   })
 
   test('one worker equals one process bit for bit', async () => {
-    const server = startServer(engine, { job: { workers: 1, totalUpdates: 7 }, strategy: allOf(1), schedule })
+    const server = startServer(engine, {
+      job: { workers: 1, totalUpdates: 7 },
+      createStrategy: () => allOf(1),
+      schedule,
+    })
     const worker = startWorker(engine, () => server.wire, 0, { training: linearTraining(engine) })
     const [result] = await finished(server, worker)
     const alone = await local(batchSize, 7)
@@ -149,10 +163,12 @@ describe('synchronous', () => {
 
   test('each step has its own seed', async () => {
     const step = linearStep(engine, batchSize)
-    const server = startServer(engine, { job: { workers: 1, totalUpdates: 3 }, strategy: allOf(1) })
+    const server = startServer(engine, { job: { workers: 1, totalUpdates: 3 }, createStrategy: () => allOf(1) })
     await finished(
       server,
-      startWorker(engine, () => server.wire, 0, { training: linearTraining(engine, 0, 1, { step, seed: 99 }) }),
+      startWorker(engine, () => server.wire, 0, {
+        training: linearTraining(engine, 0, 1, { step, seed: (shard) => 99 + shard }),
+      }),
     )
     expect(step.seeds).toEqual([
       [99, 0],
@@ -185,51 +201,89 @@ describe('synchronous', () => {
     expect(evaluations.map(({ step, examples }) => [step, examples])).toEqual([2, 4, 6].map((step) => [step, 24]))
     expect(evaluations.at(-1)?.scores).toEqual(result[0].heldOut.scores)
     expect(evaluations[0]!.scores.loss).toBeGreaterThan(evaluations[2]!.scores.loss!)
-    expect(server.saved.map(({ version }) => version)).toEqual([3, 6, 6])
+    expect(server.checkpoints.steps).toEqual([3, 6])
+    expect(kinds(server.events, 'checkpointed').map(({ step }) => step)).toEqual([3, 6])
+    expect(server.saved.map(({ version }) => version)).toEqual([6])
   })
 })
 
 describe('asynchronous', () => {
   /**
-   * Worker 1 takes the parameters of version 0 and is held until version 3; worker 0 then waits until worker 1 has been
-   * answered. So the fourth push is exactly three updates old.
+   * Worker 1 takes the parameters of version 0 and is held in its step until version 3; worker 0 then waits until worker 1
+   * has been answered. So the fourth push is exactly three updates old.
    */
   async function run(maxStaleness: number) {
-    const [held, answered] = [new Deferred<void>(), new Deferred<void>()]
+    const [joined, held, answered] = [new Deferred<void>(), new Deferred<void>(), new Deferred<void>()]
     const server = startServer(engine, {
-      job: { totalUpdates: 6, evaluateEvery: 2 },
-      strategy: asynchronous({ maxStaleness, stalenessExponent: 0.5 }),
+      job: { totalUpdates: 6, evaluateEvery: 2, synchronous: false },
+      createStrategy: () => asynchronous({ maxStaleness, stalenessExponent: 0.5 }),
       schedule: constant(0.1),
       events: (event) => {
         if (event.kind === 'update' && event.step === 3) held.resolve()
         if (event.kind === 'update-refused' || (event.kind === 'update' && event.step > 3)) answered.resolve()
       },
     })
-    const joined = new Deferred<void>()
+    const gated = (gate: (step: number) => Promise<void> | undefined): Partial<TrainingOptions> => {
+      const sound = linearStep(engine, batchSize)
+      let step = 0
+      return {
+        step: {
+          async run(...input) {
+            await gate(step++)
+            return await sound.run(...input)
+          },
+        },
+      }
+    }
     const slow = startWorker(engine, () => server.wire, 1, {
-      training: linearTraining(engine, 1, 2, {
-        batches: (async function* () {
+      synchronous: false,
+      training: linearTraining(
+        engine,
+        1,
+        2,
+        gated((step) => {
           joined.resolve()
-          await held.promise
-          yield* linearBatches(batchSize, 1, 2)
-        })(),
-      }),
+          return step === 0 ? held.promise : undefined
+        }),
+      ),
     })
     await joined.promise
     const fast = startWorker(engine, () => server.wire, 0, {
-      training: linearTraining(engine, 0, 2, {
-        batches: (async function* () {
-          let step = 0
-          for await (const batch of linearBatches(batchSize, 0, 2)) {
-            if (step++ === 3) await answered.promise
-            yield batch
-          }
-        })(),
-      }),
+      synchronous: false,
+      training: linearTraining(
+        engine,
+        0,
+        2,
+        gated((step) => (step === 3 ? answered.promise : undefined)),
+      ),
     })
     const [result] = await finished(server, fast, slow)
     return { server, slow, result }
   }
+
+  test('with prefetch a lone worker takes its parameters one update early, and none of its batches twice', async () => {
+    const positions: number[] = []
+    const server = startServer(engine, {
+      job: { workers: 1, totalUpdates: 6, synchronous: false },
+      createStrategy: () => asynchronous({ stalenessExponent: 0 }),
+    })
+    const worker = startWorker(engine, () => server.wire, 0, {
+      synchronous: false,
+      prefetch: true,
+      training: linearTraining(engine, 0, 1, {
+        batch: async (task) => {
+          positions.push(task.position)
+          return await linearBatches(batchSize)(task)
+        },
+      }),
+    })
+    await finished(server, worker)
+    const updates = kinds(server.events, 'update').map(({ staleness }) => staleness)
+    expect(updates[0]).toBe(0)
+    expect(updates.slice(1)).toEqual([1, 1, 1, 1, 1])
+    expect(positions.slice(0, 6)).toEqual([0, 1, 2, 3, 4, 5])
+    expect(new Set(positions).size).toBe(positions.length)
+  })
 
   test('each push is applied as it comes, with its staleness measured and the rate weighted by it', async () => {
     const { server, result } = await run(3)

@@ -1,15 +1,11 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { createJavascriptEngine } from '../engine/javascript.ts'
-import { loadModel, saveModel } from '../storage/model-files.ts'
 import { mean } from './aggregators/mean.ts'
 import { manifestOf } from './manifest.ts'
 import { ModelState, type ModelStateOptions, type ModelUpdate } from './model-state.ts'
 import { momentum } from './optimizers/momentum.ts'
 import { sgd } from './optimizers/sgd.ts'
-import { modelFilesOf } from './saved-model.ts'
+import { contentOf, modelOf as savedModelOf } from './saved-state.ts'
 import { TensorSet } from './tensor-set.ts'
 
 const engine = createJavascriptEngine()
@@ -115,17 +111,15 @@ describe('values that are not the model’s are refused', () => {
 })
 
 test('a saved model goes on as if it had never stopped', async () => {
-  const directory = await mkdtemp(join(tmpdir(), 'cloister-state-'))
-  const jobDigest = new Uint8Array(32)
   const options = { optimizer: momentum({ momentum: 0.9 }), weightDecay: 0.1 }
   const update = () => [updateOf(0, 2, [0.3, 0.7], [0.1], [1, 2], [3, 4])]
   const model = modelOf(options)
   await model.apply(update(), 0.1)
   const snapshot = model.snapshot()
-  await saveModel(directory, modelFilesOf(snapshot, jobDigest))
-  const loaded = await loadModel(directory, jobDigest)
-  await rm(directory, { recursive: true })
-  const resumed = modelOf({ ...options, ...loaded! })
+  const none = { durableStep: 0, planDigest: undefined, prepared: undefined, auditHead: undefined }
+  const progress = { version: 1, examples: 2, seconds: 3, positions: [1], workers: [], ...none }
+  const content = contentOf({ snapshot, capture: model.captureRows(), since: undefined }, 1, progress)
+  const resumed = modelOf({ ...options, ...savedModelOf(content, 1) })
   expect(resumed.version).toBe(1)
   await model.apply(update(), 0.05)
   await resumed.apply(update(), 0.05)

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The parameters, the optimizer's slots and the version that counts updates. One compiled program aggregates the updates
- * and applies the optimizer; the model is what it was before until that program has ended.
+ * What one server holds of the model: dense parameters, embedding tables, the optimizer's slots of both, and the version
+ * that counts updates. Compiled programs aggregate the updates and apply the optimizer; the model is what it was before until
+ * they have ended, and then changes at once.
  */
 import assert from 'node:assert/strict'
-import * as tf from '@tensorflow/tfjs'
-import type { Engine, EngineTensor, HostTensor, Program, Signature } from '../engine/engine.ts'
+import type { Engine, EngineTensor, HostTensor } from '../engine/engine.ts'
 import type { Aggregator } from './aggregators/aggregator.ts'
+import { type Capture, EmbeddingTable } from './embedding-table.ts'
 import { FederationError } from './federation-error.ts'
 import type { Manifest, TensorRole } from './manifest.ts'
 import type { Optimizer } from './optimizers/optimizer.ts'
+import type { RowsBlock } from './row-capture.ts'
+import type { TableSpec } from './row-initializer.ts'
+import { type RowGradients, RowUpdater } from './row-updates.ts'
 import { segmentSizes, TensorSet } from './tensor-set.ts'
+import { scalar, UpdatePrograms } from './update-programs.ts'
 
 export interface ModelStateOptions {
   readonly engine: Engine
@@ -25,6 +30,15 @@ export interface ModelStateOptions {
   readonly slots?: ReadonlyMap<string, ReadonlyMap<string, Float32Array>>
   /** Updates that `values` have seen. */
   readonly version?: number
+  readonly tables?: ModelTables
+}
+
+export interface ModelTables {
+  readonly specs: readonly TableSpec[]
+  /** Of the job: first values of rows derive from it. */
+  readonly seed: number
+  /** Of each table, on this server. */
+  readonly maximumRows: number
 }
 
 /** Gradients of trained tensors; new minus old value of statistics. */
@@ -32,9 +46,11 @@ export interface ModelUpdate {
   readonly worker: number
   readonly examples: number
   readonly values: TensorSet
+  /** By table; tables that are absent were not touched. */
+  readonly rows?: ReadonlyMap<string, RowGradients>
 }
 
-/** Parameters of one version, unchanged however the model goes on; `release` when done. */
+/** Dense parameters of one version, unchanged however the model goes on; `release` when done. */
 export interface Snapshot {
   readonly version: number
   readonly parameters: TensorSet
@@ -42,12 +58,19 @@ export interface Snapshot {
   release(): void
 }
 
+/** The same parameters for one more user, without slots. */
+export function another({ version, parameters }: Snapshot): Snapshot {
+  const retained = parameters.retain()
+  return { version, parameters: retained, slots: new Map(), release: () => retained.release() }
+}
+
 export class ModelState {
   readonly manifest: Manifest
+  readonly tables: ReadonlyMap<string, EmbeddingTable>
   readonly #options: ModelStateOptions
   readonly #sizes: ReadonlyMap<TensorRole, number>
-  /** By number of updates aggregated at once. */
-  readonly #programs = new Map<number, Program>()
+  readonly #programs: UpdatePrograms
+  readonly #rowUpdater: RowUpdater
   #version: number
   #parameters: TensorSet
   #slots: ReadonlyMap<string, TensorSet>
@@ -57,6 +80,9 @@ export class ModelState {
     this.manifest = manifest
     this.#options = options
     this.#sizes = segmentSizes(manifest)
+    this.#programs = new UpdatePrograms(options)
+    this.#rowUpdater = new RowUpdater(engine, this.#programs)
+    this.tables = tablesOf(options)
     this.#version = options.version ?? 0
     this.#parameters = filled(engine, manifest, values)
     const trained = manifest.filter(({ role }) => role !== 'statistic')
@@ -90,92 +116,95 @@ export class ModelState {
   async apply(updates: readonly ModelUpdate[], scheduledRate: number): Promise<void> {
     assert(updates.length > 0)
     const version = this.#version
-    const { optimizer } = this.#options
     const ordered = updates.toSorted((a, b) => a.worker - b.worker)
     const examples = ordered.reduce((sum, update) => sum + update.examples, 0)
-    const inputs: Record<string, HostTensor> = { rate: scalar(optimizer.rate(scheduledRate, version)) }
-    for (const [role, segment] of this.#parameters.segments) inputs[`parameter/${role}`] = segment
-    for (const [slot, set] of this.#slots) {
-      for (const [role, segment] of set.segments) inputs[`${slot}/${role}`] = segment
-    }
-    for (const [index, update] of ordered.entries()) {
-      inputs[`share/${index}`] = scalar(update.examples / examples)
-      for (const [role, segment] of update.values.segments) inputs[`update/${index}/${role}`] = segment
-    }
-    const outputs = await this.#program(ordered.length).run(inputs)
+    const shares = ordered.map((update) => update.examples / examples)
+    const rate = this.#options.optimizer.rate(scheduledRate, version)
+    const [outputs, ...changes] = await Promise.all([
+      this.#stepTensors(ordered, shares, rate),
+      ...[...this.tables.values()].map((table) => this.#stepRows(table, ordered, shares, rate)),
+    ])
     assert.equal(this.#version, version, 'updates must not interleave')
     const parameters = takeSet(this.manifest, outputs, 'parameter')
     const slots = new Map([...this.#slots].map(([slot, { manifest }]) => [slot, takeSet(manifest, outputs, slot)]))
     for (const set of [this.#parameters, ...this.#slots.values()]) set.release()
     this.#parameters = parameters
     this.#slots = slots
+    for (const change of changes) change()
     this.#version = version + 1
+  }
+
+  /** Rows of all tables that have changed since the last capture, as they are now, however training goes on. */
+  captureRows(): Capture {
+    const captures = [...this.tables.values()].map((table) => table.capture())
+    return {
+      rows: captures.reduce((sum, { rows }) => sum + rows, 0),
+      *blocks() {
+        for (const capture of captures) yield* capture.blocks()
+      },
+      commit() {
+        for (const capture of captures) capture.commit()
+      },
+      cancel() {
+        for (const capture of captures) capture.cancel()
+      },
+    }
+  }
+
+  /** Saved rows, before training. */
+  loadRows(block: RowsBlock): void {
+    const table = this.tables.get(block.table)
+    if (table === undefined) {
+      throw new FederationError('table-mismatch', `expected no rows of a table ${block.table}`, {
+        hint: 'The rows were saved by another job or model.',
+      })
+    }
+    table.load(block)
   }
 
   async close(): Promise<void> {
     for (const set of [this.#parameters, ...this.#slots.values()]) set.release()
-    await Promise.all([...this.#programs.values()].map((program) => program.close()))
+    await this.#programs.close()
+    this.#rowUpdater.close()
   }
 
-  #program(updateCount: number): Program {
-    const known = this.#programs.get(updateCount)
-    if (known !== undefined) return known
-    const program = this.#options.engine.compile({
-      name: `update-${updateCount}`,
-      inputs: this.#signature(updateCount),
-      build: (inputs) => this.#build(inputs, updateCount),
-    })
-    this.#programs.set(updateCount, program)
-    return program
+  async #stepTensors(
+    updates: readonly ModelUpdate[],
+    shares: readonly number[],
+    rate: number,
+  ): Promise<Record<string, EngineTensor>> {
+    if (this.#sizes.size === 0) return {}
+    const inputs: Record<string, HostTensor> = { rate: scalar(rate) }
+    for (const [role, segment] of this.#parameters.segments) inputs[`parameter/${role}`] = segment
+    for (const [slot, set] of this.#slots) {
+      for (const [role, segment] of set.segments) inputs[`${slot}/${role}`] = segment
+    }
+    for (const [index, update] of updates.entries()) {
+      inputs[`share/${index}`] = scalar(shares[index]!)
+      for (const [role, segment] of update.values.segments) inputs[`update/${index}/${role}`] = segment
+    }
+    return this.#programs.get(updates.length, this.#sizes).run(inputs)
   }
 
-  #signature(updateCount: number): Signature {
-    const signature: Record<string, Signature[string]> = { rate: { shape: [], dtype: 'float32' } }
-    for (let index = 0; index < updateCount; index++) signature[`share/${index}`] = { shape: [], dtype: 'float32' }
-    for (const [role, elements] of this.#sizes) {
-      const spec = { shape: [elements], dtype: 'float32' } as const
-      signature[`parameter/${role}`] = spec
-      if (role !== 'statistic') for (const slot of this.#slots.keys()) signature[`${slot}/${role}`] = spec
-      for (let index = 0; index < updateCount; index++) signature[`update/${index}/${role}`] = spec
-    }
-    return signature
-  }
-
-  #build(inputs: Record<string, tf.Tensor>, updateCount: number): Record<string, tf.Tensor> {
-    const { aggregator, optimizer, weightDecay } = this.#options
-    const input = (name: string): tf.Tensor => {
-      const tensor = inputs[name]
-      assert(tensor !== undefined, name)
-      return tensor
-    }
-    const indices = Array.from({ length: updateCount }, (_, index) => index)
-    const outputs: Record<string, tf.Tensor> = {}
-    for (const role of this.#sizes.keys()) {
-      const parameter = input(`parameter/${role}`)
-      const update = aggregator.combine(
-        indices.map((index) => input(`update/${index}/${role}`)),
-        indices.map((index) => input(`share/${index}`)),
-      )
-      if (role === 'statistic') {
-        outputs[`parameter/${role}`] = tf.add(parameter, update)
-        continue
-      }
-      const decayed = role === 'weight' && weightDecay > 0
-      const result = optimizer.step({
-        parameter,
-        gradient: decayed ? tf.add(update, tf.mul(parameter, weightDecay)) : update,
-        slots: Object.fromEntries([...this.#slots.keys()].map((slot) => [slot, input(`${slot}/${role}`)])),
-        rate: input('rate'),
-      })
-      outputs[`parameter/${role}`] = result.parameter
-      for (const [slot, value] of Object.entries(result.slots)) outputs[`${slot}/${role}`] = value
-    }
-    return outputs
+  #stepRows(
+    table: EmbeddingTable,
+    updates: readonly ModelUpdate[],
+    shares: readonly number[],
+    rate: number,
+  ): Promise<() => void> {
+    const rows = updates.map((update) => update.rows?.get(table.spec.name) ?? noRows)
+    return this.#rowUpdater.step(table, rows, shares, rate)
   }
 }
 
-function scalar(value: number): HostTensor {
-  return { shape: [], dtype: 'float32', data: Float32Array.of(value) }
+const noRows: RowGradients = { ids: new Uint32Array(), gradients: new Float32Array() }
+
+function tablesOf({ tables, optimizer }: ModelStateOptions): ReadonlyMap<string, EmbeddingTable> {
+  if (tables === undefined) return new Map()
+  const { specs, seed, maximumRows } = tables
+  return new Map(
+    specs.map((spec) => [spec.name, new EmbeddingTable({ spec, seed, slots: optimizer.slots, maximumRows })]),
+  )
 }
 
 function takeSet(manifest: Manifest, outputs: Record<string, EngineTensor>, name: string): TensorSet {

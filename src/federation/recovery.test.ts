@@ -8,20 +8,17 @@ import {
   describe as describePeer,
   helloOf,
   kinds,
-  linearModel,
   linearTraining,
   type RunningServer,
-  type SavedModel,
   startServer,
   startWorker,
   type WorkerConnection,
 } from '../../test/support/federation.ts'
-import { linearBatches, linearManifest } from '../../test/support/linear-training.ts'
+import { linearManifest, linearStep } from '../../test/support/linear-training.ts'
 import { createJavascriptEngine } from '../engine/javascript.ts'
 import { Deferred } from './deferred.ts'
 import { FederationError } from './federation-error.ts'
 import { workerMessage } from './protocol/messages.ts'
-import { RemoteServer } from './protocol/remote-server.ts'
 import type { PendingUpdate } from './server-options.ts'
 import { slicesOf } from './slices.ts'
 import { asynchronous } from './strategies/asynchronous.ts'
@@ -30,19 +27,21 @@ import type { Training } from './training.ts'
 const engine = createJavascriptEngine()
 afterAll(() => engine.close())
 
-/** Training whose step number `step` (from 0) waits for `gate`, after telling `reached`. */
+/** Training whose step number `step` (from 0) waits for `gate` before it computes, after telling `reached`. */
 function heldAt(step: number, party: number, gate: Promise<unknown>, reached: () => void): Training {
-  async function* batches() {
-    let next = 0
-    for await (const batch of linearBatches(batchSize, party, 2)) {
-      if (next++ === step) {
-        reached()
-        await gate
-      }
-      yield batch
-    }
-  }
-  return linearTraining(engine, party, 2, { batches: batches() })
+  const sound = linearStep(engine, batchSize)
+  let next = 0
+  return linearTraining(engine, party, 2, {
+    step: {
+      async run(...input) {
+        if (next++ === step) {
+          reached()
+          await gate
+        }
+        return await sound.run(...input)
+      },
+    },
+  })
 }
 
 /** Connects worker 1 and keeps hold of its connections, to cut them. */
@@ -62,10 +61,11 @@ const never = new Promise<never>(() => undefined)
 
 describe('a worker that dies', () => {
   test.each([
-    ['synchronous', allOf(2)],
-    ['asynchronous', asynchronous<PendingUpdate>({ stalenessExponent: 0 })],
-  ])('%s: it is noticed, and the other finishes', async (_, strategy) => {
-    const server = startServer(engine, { job: { totalUpdates: 8 }, strategy })
+    ['synchronous', () => allOf(2)],
+    ['asynchronous', () => asynchronous<PendingUpdate>({ stalenessExponent: 0 })],
+  ])('%s: it is noticed, and the other finishes', async (name, createStrategy) => {
+    const synchronous = name === 'synchronous'
+    const server = startServer(engine, { job: { totalUpdates: 8, synchronous }, createStrategy })
     const { connect, connections } = cuttable(server)
     const dying = startWorker(engine, () => server.wire, 1, {
       connect: async () => {
@@ -100,7 +100,10 @@ describe('a worker that dies', () => {
   })
 
   test('below the minimum the others wait until it is back', async () => {
-    const server = startServer(engine, { job: { totalUpdates: 4 }, strategy: allOf(2, { minimumWorkers: 2 }) })
+    const server = startServer(engine, {
+      job: { totalUpdates: 4 },
+      createStrategy: () => allOf(2, { minimumWorkers: 2 }),
+    })
     const { connect, connections } = cuttable(server)
     const worker = startWorker(engine, () => server.wire, 1, {
       connect,
@@ -117,15 +120,14 @@ describe('a worker that dies', () => {
   })
 
   test('and comes back before that was noticed takes its own place', async () => {
-    const server = startServer(engine, { job: { workers: 1, totalUpdates: 2 }, strategy: allOf(1) })
+    const server = startServer(engine, { job: { workers: 1, totalUpdates: 2 }, createStrategy: () => allOf(1) })
     const stale = await connectTo(server.wire, { name: 'stale' })
-    const targets = linearManifest.map(({ elements }) => new Float32Array(elements))
-    const remote = new RemoteServer(stale, linearManifest, targets)
-    await remote.join(helloOf(0))
-    await remote.assignment()
+    await stale.send(workerMessage({ case: 'hello', value: { protocol: 2, ...helloOf(0) } }))
+    const messages = stale.incoming[Symbol.asyncIterator]()
+    expect((await messages.next()).value?.message.case).toBe('welcome')
     const worker = startWorker(engine, () => server.wire, 0, { training: linearTraining(engine) })
     expect(await worker.result).toMatchObject({ reason: 'complete', steps: 2 })
-    await expect(remote.assignment()).rejects.toMatchObject({ code: 'peer-lost' })
+    await expect(messages.next()).rejects.toMatchObject({ code: 'connection-lost' })
     await server.result
     expect(kinds(server.events, 'peer-left').map(({ peer, reason }) => [peer, reason])).toEqual([
       ['worker0', 'replaced'],
@@ -145,9 +147,8 @@ describe('a server that dies', () => {
     let current = first
     const workers = [0, 1].map((index) => startWorker(engine, () => current.wire, index))
     expect(await first.result).toMatchObject({ reason: 'stopped', heldOut: { examples: 0 } })
-    const saved = first.saved.at(-1)!
-    expect(saved.version).toBe(3)
-    current = startServer(engine, { job: { totalUpdates: 6 }, model: linearModel(engine, resumed(saved)) })
+    expect(first.checkpoints.steps).toEqual([3])
+    current = startServer(engine, { job: { totalUpdates: 6 }, checkpoints: first.checkpoints })
     const results = await Promise.all(workers.map((worker) => worker.result))
     expect(results).toMatchObject([{ reason: 'complete' }, { reason: 'complete' }])
     expect(await current.result).toMatchObject({ reason: 'complete', version: 6, heldOut: { examples: 24 } })
@@ -161,8 +162,8 @@ describe('a server that dies', () => {
       job: { totalUpdates: 1_000, saveEvery: 1 },
       events: (event) => {
         if (event.kind !== 'update' || event.step !== 3) return
-        const model = linearModel(engine, resumed(first.saved.at(-1)!))
-        current = startServer(engine, { job: { totalUpdates: 6 }, model })
+        const [step] = first.checkpoints.steps
+        current = startServer(engine, { job: { totalUpdates: 6 }, checkpoints: first.checkpoints.copy(step!) })
         for (const connection of connections) connection.destroy()
       },
     })
@@ -183,13 +184,6 @@ describe('a server that dies', () => {
     first.stop.abort()
     await first.result
   })
-
-  function resumed({ version, values }: SavedModel) {
-    return {
-      version,
-      values: new Map(Object.entries(values).map(([name, value]) => [name, Float32Array.from(value)])),
-    }
-  }
 
   test('for longer than stated: workers try ever less often, then give up', async () => {
     const clock = new FakeClock()
@@ -252,14 +246,15 @@ describe('a peer that is no longer acceptable', () => {
 
   test('a push that was on its way does not count', async () => {
     const [withdrawn, headerRead] = [new AbortController(), new Deferred<void>()]
+    let pushed = false
     const server = startServer(engine, {
       job: { totalUpdates: 3 },
-      strategy: allOf(1),
+      createStrategy: () => allOf(1),
       // Memory for a push is taken when its header has been read.
       engine: {
         ...engine,
         tensor(...input) {
-          headerRead.resolve()
+          if (pushed) headerRead.resolve()
           return engine.tensor(...input)
         },
       },
@@ -275,23 +270,32 @@ describe('a peer that is no longer acceptable', () => {
     const whole = [...slicesOf(targets)].map((slices) => ({ case: 'slices' as const, value: { slices } }))
     let rest: typeof whole = []
     const connection = await connectTo(server.wire, { name: 'dropped' })
-    const remote = new RemoteServer(connection, linearManifest, targets)
-    await remote.join(helloOf(1))
-    await remote.assignment()
+    const messages = connection.incoming[Symbol.asyncIterator]()
+    const until = async (kind: string) => {
+      for (;;) {
+        const { value } = await messages.next()
+        if (value?.message.case === kind) return value.message.value
+      }
+    }
+    const say = (body: Parameters<typeof workerMessage>[0]) => connection.send(workerMessage(body))
+    await say({ case: 'hello', value: { protocol: 2, ...helloOf(1) } })
+    await say({ case: 'pull', value: { id: 0, evaluate: false, rowCounts: [] } })
+    await until('slices')
     rest = whole
-    await connection.send(workerMessage({ case: 'push', value: { baseVersion: 0, examples: batchSize, loss: 1234 } }))
+    pushed = true
+    await say({ case: 'push', value: { pull: 0, examples: batchSize, loss: 1234 } })
     await headerRead.promise
     withdrawn.abort(outOfPolicy)
-    await expect(remote.assignment()).rejects.toMatchObject({ code: 'refused-by-server' })
+    expect(await until('refused')).toMatchObject({ code: 'refused-by-server' })
     const worker = startWorker(engine, () => server.wire, 0)
     expect(await worker.result).toMatchObject({ reason: 'complete', steps: 3 })
-    await remote.close()
+    await connection.close()
     expect(kinds(server.events, 'update').map(({ loss }) => loss)).not.toContain(1234)
   })
 
   test('a server: the worker sends it nothing more, and does not come back', async () => {
     const withdrawn = new AbortController()
-    const server = startServer(engine, { job: { workers: 1, totalUpdates: 5 }, strategy: allOf(1) })
+    const server = startServer(engine, { job: { workers: 1, totalUpdates: 5 }, createStrategy: () => allOf(1) })
     const worker = startWorker(engine, () => server.wire, 0, {
       describe: (peer) => ({ ...describePeer(peer), withdrawn: withdrawn.signal }),
       training: heldAt(2, 0, Promise.resolve(), () => withdrawn.abort(outOfPolicy)),
@@ -361,7 +365,7 @@ describe('deadlines, on a clock that the test moves', () => {
       clock,
       limits: { withoutWorkersMs: 1e9 },
       job: { totalUpdates: 3 },
-      strategy: allOf(2, { deadlineMs: 4_000 }),
+      createStrategy: () => allOf(2, { deadlineMs: 4_000 }),
       events: (event) => {
         if (event.kind === 'update' && event.step === 2) gate.resolve()
       },
@@ -385,7 +389,7 @@ describe('deadlines, on a clock that the test moves', () => {
     const gate = new Deferred<void>()
     const server = startServer(engine, {
       job: { workers: 3, totalUpdates: 4 },
-      strategy: allOf(2, { minimumWorkers: 2 }),
+      createStrategy: () => allOf(2, { minimumWorkers: 2 }),
       events: (event) => {
         if (event.kind === 'update' && event.step === 3) gate.resolve()
       },
@@ -403,6 +407,7 @@ describe('deadlines, on a clock that the test moves', () => {
   test('without any worker for too long the server gives up, and saves', async () => {
     const clock = new FakeClock()
     const server = startServer(engine, { clock, limits: { withoutWorkersMs: 60_000 } })
+    await until(() => clock.alarms > 0)
     clock.advance(60_000)
     await expect(server.result).rejects.toMatchObject({ code: 'workers-gone' })
     expect(server.saved.map(({ version }) => version)).toEqual([0])

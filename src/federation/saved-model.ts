@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-/** A snapshot as it is saved. */
-import type { ModelFiles } from '../storage/model-files.ts'
-import type { NamedTensor } from '../storage/safetensors.ts'
-import type { Snapshot } from './model-state.ts'
-import type { TensorSet } from './tensor-set.ts'
+/** One server's part of the model as it is released. */
+import type { ModelPart } from '../storage/model-files.ts'
+import type { ModelState, Snapshot } from './model-state.ts'
 
-/** Views, not copies: valid until the snapshot is released. */
-export function modelFilesOf(snapshot: Snapshot, jobDigest: Uint8Array): ModelFiles {
-  const { version, parameters } = snapshot
-  const variables = tensorsOf(parameters).map((tensor, index) => ({
-    ...tensor,
-    role: parameters.manifest[index]!.role,
-  }))
-  const slots = [...snapshot.slots].map(([slot, set]) => [slot, tensorsOf(set)] as const)
-  return { version, jobDigest, variables, slots: new Map(slots) }
-}
-
-function tensorsOf({ manifest, tensors }: TensorSet): NamedTensor[] {
-  return manifest.map(({ name, shape }, index) => ({ name, shape, data: tensors[index]! }))
+/** Views, not copies: valid until the snapshot is released and while nothing trains. */
+export function modelPartOf(
+  { tables }: Pick<ModelState, 'tables'>,
+  { version, parameters }: Snapshot,
+  origin: Pick<ModelPart, 'jobDigest' | 'server' | 'servers'>,
+): ModelPart {
+  const { manifest, tensors } = parameters
+  return {
+    ...origin,
+    version,
+    variables: manifest.map(({ name, shape, role }, index) => ({ name, shape, role, data: tensors[index]! })),
+    tables: [...tables.values()].map((table) => ({
+      name: table.spec.name,
+      width: table.spec.width,
+      rows: table.size,
+      blocks: () => table.all(),
+    })),
+  }
 }

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-/** What the parameter server is given, and what it gives back. */
+/** What a parameter server is given, and what it gives back. */
 import type { AttestedPeer } from '../attestation/policy.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { EventSink, PeerEvidence } from '../observability/events.ts'
 import type { Listener } from '../transport/connection.ts'
 import type { Clock } from './clock.ts'
 import type { Scored } from './evaluation.ts'
-import type { ModelState, Snapshot } from './model-state.ts'
+import type { FleetLayout } from './fleet.ts'
+import type { Follower, Leader } from './group.ts'
+import type { ModelState } from './model-state.ts'
+import type { PreparationServer } from './preparation.ts'
 import type { ServerMessage, WorkerMessage } from './protocol/messages.ts'
-import type { PushOutcome } from './protocol/remote-worker.ts'
+import type { PushOutcome, Task } from './protocol/remote-worker.ts'
+import type { RowGradients } from './row-updates.ts'
+import type { AuditHead, Checkpoints, RestoredModel } from './saved-state.ts'
 import type { Schedule } from './schedules.ts'
 import type { Contribution, Strategy } from './strategies/strategy.ts'
 import type { TensorSet } from './tensor-set.ts'
@@ -18,11 +23,24 @@ export interface ServerOptions<Peer extends AttestedPeer = AttestedPeer> {
   readonly describe: (peer: Peer) => PeerDescription
   readonly job: ServerJob
   readonly engine: Engine
-  readonly model: ModelState
-  readonly strategy: Strategy<PendingUpdate>
+  /** Of the whole model. */
+  readonly layout: FleetLayout
+  /** Which of the job's servers this is; `group` leads exactly when it is 0. */
+  readonly server: number
+  readonly group: Leader | Follower
+  /** This server's part of the model: as saved, else as it begins. */
+  readonly createModel: (saved: RestoredModel | undefined) => ModelState
+  /** A fresh one for each epoch. */
+  readonly createStrategy: () => Strategy<PendingUpdate>
   readonly schedule: Schedule
-  /** Called with the final parameters, and every `saveEvery` updates; the snapshot is released afterwards. */
-  readonly save: (snapshot: Snapshot) => Promise<void>
+  /** What data must agree on before training; the leader's matter. */
+  readonly preparation?: PreparationServer
+  /** Where state is kept so that a server that dies goes on; it begins with the newest that all servers have. */
+  readonly checkpoints?: Checkpoints
+  /** Its head goes into every checkpoint, and must be in the log that a resumed server finds. */
+  readonly audit?: { readonly head: AuditHead; requireHead(head: AuditHead): void }
+  /** Called with the final model. */
+  readonly release: (model: ModelState) => Promise<void>
   readonly limits: ServerLimits
   readonly clock: Clock
   readonly events: EventSink
@@ -35,6 +53,8 @@ export interface PeerDescription {
   /** Of the connection; once admitted a worker is called by its index. */
   readonly name: string
   readonly evidence: PeerEvidence
+  /** What its attested code stated to be. */
+  readonly role: 'worker' | 'follower' | 'server'
   /** The only index that it may take; any when absent. */
   readonly workerIndex?: number
   /** Aborted, with the error as its reason, when the peer is no longer acceptable. */
@@ -51,6 +71,12 @@ export interface ServerJob {
   readonly evaluateEvery: number
   /** Saves every so many updates, besides the end; only at the end when 0. */
   readonly saveEvery: number
+  /** Servers go from version to version together, and a worker's parameters have seen its own pushes. */
+  readonly synchronous: boolean
+  /** Nobody trains before so many workers are there. */
+  readonly minimumToStart: number
+  /** The data shard of a worker that is away for so long goes to others; never when absent. */
+  readonly moveShardsAfterMs?: number
 }
 
 export interface ServerLimits {
@@ -89,5 +115,8 @@ export interface PendingUpdate extends Contribution {
   readonly examples: number
   readonly loss: number
   readonly values: TensorSet
+  readonly rows: ReadonlyMap<string, RowGradients>
+  /** The batch that it was computed from; known to the leader. */
+  readonly task: Task | undefined
   readonly answer: (outcome: PushOutcome) => void
 }

@@ -1,134 +1,149 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The parameter server: its side of the six steps, whole. Each worker has a session that runs through them in order; the
- * model is changed in one place only, one update at a time.
+ * The parameter server: its side of the six steps, whole. Each worker has a session that answers what it asks, as it comes;
+ * the model is changed in one place only, one update at a time.
  *
  * Connections come authenticated from the listener: nothing here is reached by a peer that was not. The host decides when
  * bytes arrive or a connection breaks, and sees sizes and times. A worker may send anything: it is checked before it
  * counts, the worker is told why, and the others go on.
  */
-
 import type { AttestedPeer } from '../attestation/policy.ts'
 import { publicError } from '../errors.ts'
 import type { CloisterEvent } from '../observability/events.ts'
-import type { Connection } from '../transport/connection.ts'
+import { Absences } from './absences.ts'
 import { verifyHello } from './admission.ts'
+import { Attendance } from './attendance.ts'
+import { DataPlan } from './data-plan.ts'
 import { Deferred } from './deferred.ts'
-import { Evaluation, type Scored, scoresOf } from './evaluation.ts'
+import type { Scored } from './evaluation.ts'
 import { FederationError } from './federation-error.ts'
-import type { ServerMessage, WorkerMessage } from './protocol/messages.ts'
-import { type Push, type PushOutcome, RemoteWorker } from './protocol/remote-worker.ts'
-import type { PendingUpdate, ServerLimits, ServerOptions, ServerResult, WorkerSummary } from './server-options.ts'
-import type { Decision, Situation } from './strategies/strategy.ts'
-import { TensorSet } from './tensor-set.ts'
+import type { Command } from './group.ts'
+import { another, type ModelState, type Snapshot } from './model-state.ts'
+import { PendingUpdates } from './pending-updates.ts'
+import { Preparing } from './preparing.ts'
+import type { Hello, Pull, Push, PushOutcome, RemoteWorker, Task } from './protocol/remote-worker.ts'
+import type { Arrival } from './reception.ts'
+import { RunRecord } from './run-record.ts'
+import type { Progress } from './saved-state.ts'
+import { Saver } from './saver.ts'
+import { Scoring } from './scoring.ts'
+import { serverStopping, trainingFinished, workersGone } from './server-ends.ts'
+import type { PendingUpdate, ServerOptions, ServerResult } from './server-options.ts'
+import { remoteWorkerOf, Session } from './session.ts'
+import type { Following } from './strategies/following.ts'
+import type { Decision, Situation, Strategy } from './strategies/strategy.ts'
+import { TensorPool } from './tensor-set.ts'
 
-type WorkerConnection<Peer> = Connection<Peer, ServerMessage, WorkerMessage>
-
-interface Session<Peer> {
-  readonly remote: RemoteWorker<Peer>
-  readonly worker: number
-  readonly name: string
-  readonly key: Uint8Array
-  /** Rejects with the reason when the server no longer wants this worker. */
-  readonly expelled: Deferred<never>
-}
-
-/** Resolves when training is complete or stopped; throws when it can't go on. What was learnt is saved in each case. */
-export async function runServer<Peer extends AttestedPeer>(options: ServerOptions<Peer>): Promise<ServerResult> {
-  return await new Server(options).run()
-}
-
-class Server<Peer extends AttestedPeer> {
+/** One epoch: from the newest step that all servers have to the end of training, or until a server of the job is lost. */
+export class Server<Peer extends AttestedPeer> {
   readonly #options: ServerOptions<Peer>
+  readonly #model: ModelState
+  readonly #strategy: Strategy<PendingUpdate>
+  readonly #plan: DataPlan
+  readonly #preparing: Preparing
+  readonly #saver: Saver
+  /** Memory for what workers push. */
+  readonly #pushes: TensorPool
   /** Workers in training, by index. */
   readonly #sessions = new Map<number, Session<Peer>>()
-  /** Were in training and are not any more. */
-  readonly #lost = new Set<number>()
-  /** Every open connection and what is done on it. */
-  readonly #attending = new Map<WorkerConnection<Peer>, Promise<void>>()
-  /** Those of them whose orderly end the server waits for: of admitted workers that did nothing wrong. */
-  readonly #welcome = new Set<WorkerConnection<Peer>>()
-  readonly #evaluations = new Set<Evaluation>()
-  /** In the strategy's hands or on their way there. */
-  readonly #pending = new Set<PendingUpdate>()
+  readonly #absences: Absences
+  readonly #attendance = new Attendance<Peer>()
+  readonly #scoring: Scoring
+  readonly #record: RunRecord
+  readonly #pending = new PendingUpdates()
+  readonly #started = new Deferred<void>()
   /** Final scores; rejects when the server can't go on. */
   readonly #scored = new Deferred<Scored>()
+  #heldOut: Scored = { examples: 0, scores: {} }
   #over = false
   #turn: Promise<void> = Promise.resolve()
-  #saving: Promise<void> | undefined
   #cancelReview = (): void => undefined
   #cancelGivingUp = (): void => undefined
-  #examples = 0
-  /** Training begins with the first assignment and ends with the last update: neither waiting for workers nor the final scores count. */
-  #trainingSince: number | undefined
-  /** Without an update no time has passed. */
-  #lastUpdateAt: number | undefined
-  /** The first worker's; the server sees no data and cannot make a plan of its own. */
-  #planDigest: Uint8Array | undefined
-  readonly #roster = new Map<number, WorkerSummary>()
 
-  constructor(options: ServerOptions<Peer>) {
+  constructor(options: ServerOptions<Peer>, model: ModelState, step: number, saved: Progress | undefined) {
+    const { checkpoints, clock, createStrategy, events, job, limits, preparation } = options
     this.#options = options
+    this.#model = model
+    this.#pushes = new TensorPool(options.engine, model.manifest)
+    this.#strategy = createStrategy()
+    this.#plan = new DataPlan(job.workers, saved?.positions)
+    this.#preparing = new Preparing(preparation, job.workers, saved?.prepared)
+    this.#saver = new Saver({ checkpoints, begunAt: step, clock, events })
+    const expel = (worker: number, error: FederationError): void => this.#sessions.get(worker)?.expel(error)
+    this.#scoring = new Scoring({ evaluationMs: limits.evaluationMs, expel, clock, events })
+    this.#record = new RunRecord(saved)
+    const { moveShardsAfterMs, workers } = job
+    const present = () => this.#sessions.keys()
+    this.#absences = new Absences({ plan: this.#plan, workers, present, moveShardsAfterMs, clock, events })
   }
 
-  async run(): Promise<ServerResult> {
-    const { listener, model, events, signal } = this.#options
+  async run(): Promise<void> {
+    const { events, group, release, signal } = this.#options
     const stop = (): void => this.#stop()
     signal.addEventListener('abort', stop)
     if (signal.aborted) stop()
-    const accepting = this.#accept()
-    this.#giveUpWithoutWorkers()
-    if (this.#complete) this.#evaluate()
+    group.broken.catch((error: unknown) => this.#scored.reject(error))
+    if (group.kind === 'follower') void group.listen((command) => this.#obey(command))
+    else {
+      this.#giveUpWithoutWorkers()
+      if (this.#complete) this.#evaluate()
+    }
+    let scattered = false
     try {
-      const heldOut = await this.#scored.promise
+      this.#heldOut = await this.#scored.promise
       this.#over = true
-      this.#hangUp((connection) => !this.#welcome.has(connection))
-      await Promise.all(this.#attending.values())
-      const version = model.version
-      const seconds = this.#lastUpdateAt === undefined ? 0 : (this.#lastUpdateAt - this.#trainingSince!) / 1000
-      events({ kind: 'finished', steps: version, examples: this.#examples, seconds })
-      const workers = [...this.#roster.values()].sort((a, b) => a.worker - b.worker)
-      const reason = this.#complete ? 'complete' : 'stopped'
-      return { reason, version, examples: this.#examples, seconds, heldOut, workers }
+      await this.#attendance.endOrderly()
+      const { examples, seconds } = this.#record
+      events({ kind: 'finished', steps: this.#model.version, examples, seconds })
+    } catch (error) {
+      scattered = error instanceof FederationError && error.code === 'servers-scattered'
+      throw error
     } finally {
       signal.removeEventListener('abort', stop)
       this.#cancelReview()
       this.#cancelGivingUp()
+      this.#absences.end()
       this.#over = true
-      this.#hangUp(() => true)
-      await Promise.all([listener.close(), accepting, ...this.#attending.values()])
+      await this.#attendance.breakAll()
       await this.#turn
-      for (const update of this.#pending) this.#settle(update, { dropped: stopping() })
-      await this.#saving
-      await this.#save()
-    }
-  }
-
-  async #accept(): Promise<void> {
-    try {
-      for await (const connection of this.#options.listener.connections) {
-        if (this.#over) connection.destroy()
-        else this.#attending.set(connection, this.#attend(connection))
+      this.#pending.settleAll({ dropped: serverStopping() })
+      await this.#saver.idle()
+      if (!scattered) {
+        await this.#save()
+        await release(this.#model)
+        if (group.kind === 'leader') await group.complete(!this.#complete)
       }
-    } catch (error) {
-      this.#scored.reject(error)
+      this.#pushes.close()
+      await this.#model.close()
     }
   }
 
-  #hangUp(which: (connection: WorkerConnection<Peer>) => boolean): void {
-    for (const connection of this.#attending.keys()) if (which(connection)) connection.destroy()
+  get result(): ServerResult {
+    const { examples, seconds, workers } = this.#record
+    const [reason, version] = [this.#complete ? 'complete' : 'stopped', this.#model.version] as const
+    return { reason, version, examples, seconds, heldOut: this.#heldOut, workers }
   }
 
-  /** One connection from beginning to end; whatever happens on it ends it and nothing else. */
-  async #attend(connection: WorkerConnection<Peer>): Promise<void> {
+  /** One connection from its hello to its end; whatever happens on it ends it and nothing else. */
+  attend(arrival: Arrival<Peer>, hello: Hello): Promise<void> {
+    const { connection } = arrival
+    if (this.#over) {
+      connection.destroy()
+      return Promise.resolve()
+    }
+    return this.#attendance.add(connection, this.#attend(arrival, hello))
+  }
+
+  async #attend(arrival: Arrival<Peer>, hello: Hello): Promise<void> {
     const { describe, events } = this.#options
-    const remote = new RemoteWorker(connection)
+    const { connection } = arrival
+    const remote = remoteWorkerOf(this.#options, arrival, this.#pushes)
     let { name } = describe(connection.peer)
     let session: Session<Peer> | undefined
     try {
-      session = await this.#admit(remote)
+      session = this.#admit(remote, hello)
       name = session.name
-      await Promise.race([this.#train(session), session.expelled.promise])
+      await Promise.race([this.#serve(session), session.expelled])
       this.#dismiss(session, { kind: 'peer-left', peer: name, reason: 'finished' })
     } catch (thrown) {
       const error = publicError(thrown)
@@ -138,103 +153,144 @@ class Server<Peer extends AttestedPeer> {
       else if (this.#sessions.get(session.worker) === session) {
         this.#dismiss(session, { kind: 'peer-left', peer: name, reason, error })
       } else events({ kind: 'peer-left', peer: name, reason: 'replaced' })
-      if (error.code !== 'server-stopping') this.#welcome.delete(connection)
+      if (error.code !== 'server-stopping') this.#attendance.unwelcome(connection)
       if (isLost) connection.destroy()
       else if (hasLeft) await remote.close()
       else await remote.refuse(thrown)
     }
     events({ kind: 'traffic', peer: name, bytesSent: connection.bytesSent, bytesReceived: connection.bytesReceived })
-    this.#attending.delete(connection)
-    this.#welcome.delete(connection)
   }
 
   /** ① The connection proves who the worker is; its Hello says which job, data plan and shard it works on. */
-  async #admit(remote: RemoteWorker<Peer>): Promise<Session<Peer>> {
-    const { clock, describe, events, job, limits } = this.#options
-    const late = new Deferred<never>()
-    const cancel = clock.after(limits.helloMs, () => late.reject(helloLate(limits)))
-    const hello = await Promise.race([remote.hello(), late.promise]).finally(cancel)
+  #admit(remote: RemoteWorker<Peer>, hello: Hello): Session<Peer> {
+    const { describe, events, job, layout, server } = this.#options
     const { evidence, workerIndex, withdrawn } = describe(remote.connection.peer)
     const inPlace = this.#sessions.get(hello.worker)
-    verifyHello(hello, {
-      jobDigest: job.digest,
-      planDigest: this.#planDigest,
-      workers: job.workers,
-      workerIndex,
-      sessionInPlace: inPlace?.key,
-    })
-    this.#planDigest ??= hello.planDigest
-    const { worker, examples, dataSource } = hello
-    const name = `worker${worker}`
-    this.#roster.set(worker, { worker, name, evidence, examples, dataSource })
-    const session = { remote, worker, name, key: hello.session, expelled: new Deferred<never>() }
-    const expel = (): void => session.expelled.reject(withdrawn?.reason)
-    if (withdrawn?.aborted) expel()
-    withdrawn?.addEventListener('abort', expel)
+    const [jobDigest, placementDigest, planDigest] = [job.digest, layout.placement.digest, this.#record.planDigest]
+    const expected = { jobDigest, placementDigest, planDigest, server, workers: job.workers, workerIndex }
+    verifyHello(hello, { ...expected, sessionInPlace: inPlace?.key })
+    const session = new Session(remote, hello, withdrawn)
+    const { name, worker } = session
+    const { examples, dataSource } = hello
+    this.#record.joined({ worker, name, evidence, examples, dataSource }, hello.planDigest)
     this.#sessions.set(worker, session)
-    this.#welcome.add(remote.connection)
-    this.#lost.delete(worker)
+    this.#absences.came(worker)
+    this.#attendance.welcome(remote.connection)
     this.#cancelGivingUp()
     inPlace?.remote.connection.destroy()
     events({ kind: 'peer-joined', peer: name, evidence })
     return session
   }
 
-  async #train(session: Session<Peer>): Promise<void> {
+  /** Answers what the worker asks; answers overlap. Ends when the worker was told that training is over, and left. */
+  async #serve(session: Session<Peer>): Promise<void> {
+    const { group, job } = this.#options
     const { remote, worker } = session
-    const { clock, engine, job, model } = this.#options
-    await remote.welcome(model.manifest, model.version, job.totalUpdates)
-    for (;;) {
-      const evaluation = [...this.#evaluations].find(({ awaited }) => awaited.has(worker))
-      if (evaluation !== undefined) {
-        await remote.assign('evaluate', evaluation.snapshot)
-        evaluation.add(worker, await remote.scores(evaluation.snapshot.version))
-        continue
-      }
-      if (this.#complete) break
-      this.#trainingSince ??= clock.now()
-      const snapshot = model.snapshot()
-      await remote.assign('train', snapshot).finally(snapshot.release) // ⑤ at once if asynchronous, at round's end if not
-      const rules = { assignedVersion: snapshot.version, batchSize: job.batchSize }
-      const push = await remote.push(rules, () => TensorSet.allocate(engine, model.manifest)) // ③ after ② over there
-      const outcome = await remote.during(this.#contribute(session, push)) // ④
-      await remote.answer(outcome)
-    }
-    const { scores } = await remote.during(this.#scored.promise)
-    await remote.finish(model.version, scores)
+    const leads = group.kind === 'leader'
+    if (leads) await this.#preparing.with(remote, worker)
+    const task = leads ? this.#taskFor(session) : undefined
+    const [{ totalUpdates }, { version }, { durableStep }] = [job, this.#model, this.#saver]
+    await remote.welcome({ version, totalUpdates, durableStep, task })
+    if (this.#sessions.size >= job.minimumToStart) this.#started.resolve()
+    await session.requests((request) => {
+      if (request.kind === 'scores') this.#scoring.add(worker, request.version, request.sums)
+      else if (request.kind === 'push')
+        this.#contribute(session, request.push) // ③ after ② over there
+      else this.#answer(session, request.pull).catch((error: unknown) => session.expel(error)) // ⑤
+    })
   }
 
-  #contribute(session: Session<Peer>, push: Push): Promise<PushOutcome> {
-    const { job, strategy } = this.#options
-    const { worker } = session
-    const answer = new Deferred<PushOutcome>()
-    if (this.#sessions.get(worker) !== session) {
-      // Expelled or replaced while the push was on its way.
-      push.values.release()
-      return answer.promise
+  /** ⑤ at once if asynchronous, at round's end if not. */
+  async #answer(session: Session<Peer>, pull: Pull): Promise<void> {
+    const { clock, group } = this.#options
+    const { remote, worker } = session
+    if (pull.evaluate) {
+      const evaluation = this.#scoring.of(worker)
+      await this.#send(session, pull, evaluation === undefined ? this.#model.snapshot() : another(evaluation.snapshot))
+      return
     }
-    const update: PendingUpdate = { ...push, worker, answer: (outcome) => answer.resolve(outcome) }
+    // Its pushes from before this pull are in the parameters. Who pulls ahead computes meanwhile and waits for nothing.
+    await session.settled()
+    if (group.kind === 'leader') {
+      await this.#started.promise
+      const evaluation = this.#scoring.of(worker)
+      if (evaluation !== undefined) {
+        await remote.evaluate(pull, evaluation.snapshot.version)
+        return
+      }
+      if (this.#complete) {
+        const { scores } = await this.#scored.promise
+        await session.sendHome(this.#model.version, scores)
+        return
+      }
+    }
+    this.#record.assigned(clock.now())
+    await this.#send(session, pull, this.#model.snapshot())
+  }
+
+  async #send(session: Session<Peer>, pull: Pull, snapshot: Snapshot): Promise<void> {
+    const { group, layout } = this.#options
+    try {
+      const rows = layout.tables.map(({ name, width }, table) => {
+        const ids = pull.rows[table]!
+        const values = new Float32Array(ids.length * width)
+        const places = this.#model.tables.get(name)!.gather(ids, values, { create: !pull.evaluate })
+        session.remote.remember(pull, table, places)
+        return values
+      })
+      const task = group.kind === 'leader' && !pull.evaluate ? this.#taskFor(session) : undefined
+      await session.remote.parameters(pull, snapshot, rows, { task, durableStep: this.#saver.durableStep })
+    } finally {
+      snapshot.release()
+    }
+  }
+
+  #taskFor(session: Session<Peer>): Task {
+    const task = this.#plan.next(session.worker)
+    session.tasks.push(task)
+    return task
+  }
+
+  #contribute(session: Session<Peer>, push: Push): void {
+    const { group, job } = this.#options
+    const { worker } = session
+    if (this.#sessions.get(worker) !== session) {
+      push.values.release() // Expelled or replaced while the push was on its way.
+      return
+    }
+    const answer = new Deferred<PushOutcome>()
+    const task = session.tasks.shift()
+    const update: PendingUpdate = { ...push, worker, task, answer: (outcome) => answer.resolve(outcome) }
     this.#pending.add(update)
-    this.#inTurn(async () => {
-      if (this.#complete) this.#drop(update, finished(job.totalUpdates))
-      else await this.#carryOut(strategy.add(update, this.#situation()))
-    })
-    return answer.promise
+    session.promise(push.pull, answer.promise)
+    const add = (): void =>
+      this.#inTurn(async () => {
+        if (!this.#pending.has(update)) return
+        if (group.kind === 'leader' && this.#complete) this.#drop(update, trainingFinished(job.totalUpdates))
+        else await this.#carryOut(this.#strategy.add(update, this.#situation()))
+        if (group.kind === 'follower' && job.synchronous && this.#pending.has(update))
+          group.held(worker, push.baseVersion)
+      })
+    if (group.kind === 'leader' && job.synchronous)
+      group.everywhere(worker, push.baseVersion).then(add, () => undefined)
+    else add()
   }
 
   /** ④ The only place where the model changes. It runs in turn: two updates cannot interleave. */
   async #carryOut(decision: Decision<PendingUpdate>): Promise<void> {
-    const { clock, events, job, model, schedule, strategy } = this.#options
+    const { clock, events, group, job, schedule } = this.#options
+    const model = this.#model
     if (decision.kind === 'drop') this.#drop(decision.contribution, decision.error)
     if (decision.kind === 'apply') {
-      const { contributions, rateFactor } = decision
-      const version = model.version
-      const learningRate = schedule(version) * rateFactor
-      const startedAt = clock.now()
+      const [{ contributions, rateFactor }, { version }] = [decision, model]
+      const workers = contributions.map(({ worker }) => worker)
+      if (group.kind === 'leader' && job.synchronous) group.announceRound(version, workers)
+      const [learningRate, startedAt] = [schedule(version) * rateFactor, clock.now()]
       await model.apply(contributions, learningRate)
-      this.#lastUpdateAt = clock.now()
+      const endedAt = clock.now()
       const examples = contributions.reduce((sum, update) => sum + update.examples, 0)
-      this.#examples += examples
+      this.#record.updated(endedAt, examples)
+      for (const { task } of contributions) if (task !== undefined) this.#plan.settle(task)
       events({
         kind: 'update',
         step: model.version,
@@ -242,29 +298,46 @@ class Server<Peer extends AttestedPeer> {
         learningRate,
         staleness: Math.max(...contributions.map(({ baseVersion }) => version - baseVersion)),
         contributions: contributions.length,
-        applyMs: this.#lastUpdateAt - startedAt,
+        applyMs: endedAt - startedAt,
       })
-      const due = (every: number): boolean => every > 0 && model.version % every === 0
-      if (this.#complete || due(job.evaluateEvery)) this.#evaluate()
-      if (due(job.saveEvery)) this.#saveBeside()
-      for (const update of contributions) this.#settle(update, { appliedVersion: model.version })
+      if (group.kind === 'leader') {
+        const due = (every: number): boolean => every > 0 && model.version % every === 0
+        if (this.#complete || due(job.evaluateEvery)) this.#evaluate()
+        if (due(job.saveEvery)) void this.#save()
+      }
+      for (const update of contributions) this.#pending.settle(update, { appliedVersion: model.version })
     }
     this.#cancelReview()
-    if (strategy.dueAt !== undefined) {
-      this.#cancelReview = clock.after(Math.max(0, strategy.dueAt - clock.now()), () => this.#review())
+    const { dueAt } = this.#strategy
+    if (dueAt !== undefined) {
+      this.#cancelReview = clock.after(Math.max(0, dueAt - clock.now()), () => this.#review())
     }
   }
 
-  #settle(update: PendingUpdate, outcome: PushOutcome): void {
-    this.#pending.delete(update)
-    update.values.release()
-    update.answer(outcome)
+  /** What the leader says, in its order. */
+  #obey(command: Command): void {
+    const { group } = this.#options
+    if (group.kind !== 'follower') return
+    if (command.kind === 'complete') {
+      this.#inTurn(async () => this.#scored.resolve({ examples: 0, scores: {} }))
+    } else if (command.kind === 'round') {
+      const strategy = this.#strategy as Following<PendingUpdate>
+      this.#inTurn(() => this.#carryOut(strategy.round(command.baseVersion, command.workers)))
+    } else {
+      this.#inTurn(async () => {
+        const saved = this.#saver.save(this.#model, command.step, this.#progress, () => Promise.resolve())
+        if (saved === undefined) group.saved(command.step, 'another save was under way')
+        else void saved.then((failure) => group.saved(command.step, failure))
+      })
+    }
   }
 
   #drop(update: PendingUpdate, error: FederationError): void {
-    const { events, model } = this.#options
-    events({ kind: 'update-refused', worker: update.worker, step: model.version, error: publicError(error) })
-    this.#settle(update, { dropped: error })
+    const { events } = this.#options
+    events({ kind: 'update-refused', worker: update.worker, step: this.#model.version, error: publicError(error) })
+    // Its batch is not computed again, unless its worker went away and came back: then it has the batch anew.
+    if (update.task !== undefined && error.code !== 'push-replaced') this.#plan.settle(update.task)
+    this.#pending.settle(update, { dropped: error })
   }
 
   /** Runs after everything that was put in turn before; a failure in it is the server's own and ends training. */
@@ -273,103 +346,60 @@ class Server<Peer extends AttestedPeer> {
   }
 
   #review(): void {
-    if (!this.#over) this.#inTurn(() => this.#carryOut(this.#options.strategy.review(this.#situation())))
+    if (!this.#over) this.#inTurn(() => this.#carryOut(this.#strategy.review(this.#situation())))
   }
 
   #situation(): Situation {
-    const { clock, job, model } = this.#options
-    const everyone = Array.from({ length: job.workers }, (_, index) => index)
-    const expected = new Set(everyone.filter((index) => !this.#lost.has(index)))
-    return { version: model.version, expected, now: clock.now() }
+    return { version: this.#model.version, expected: this.#absences.expected, now: this.#options.clock.now() }
   }
 
   get #complete(): boolean {
-    return this.#options.model.version >= this.#options.job.totalUpdates
+    return this.#model.version >= this.#options.job.totalUpdates
   }
 
-  /** The worker no longer takes part: nobody waits for it, its shard is missing until it comes back. */
+  /** The worker no longer takes part: its batches are handed out again, to it or to whoever gets its shard. */
   #dismiss(session: Session<Peer>, event: CloisterEvent): void {
-    this.#sessions.delete(session.worker)
-    this.#lost.add(session.worker)
+    const { worker } = session
+    this.#sessions.delete(worker)
+    this.#absences.went(worker)
     this.#options.events(event)
-    for (const evaluation of this.#evaluations) evaluation.drop(session.worker)
+    this.#scoring.drop(worker)
     this.#review()
     if (this.#sessions.size === 0) this.#giveUpWithoutWorkers()
   }
 
   #giveUpWithoutWorkers(): void {
-    const { clock, limits } = this.#options
+    const { clock, group, limits } = this.#options
+    const { withoutWorkersMs } = limits
     this.#cancelGivingUp()
-    this.#cancelGivingUp = clock.after(limits.withoutWorkersMs, () => this.#scored.reject(gone(limits)))
+    if (group.kind === 'follower') return // It goes when its leader goes.
+    this.#cancelGivingUp = clock.after(withoutWorkersMs, () => this.#scored.reject(workersGone(withoutWorkersMs)))
   }
 
   /** Scores the model as it is now, while training goes on; the last one ends training. */
   #evaluate(): void {
-    const { clock, events, limits, model } = this.#options
     const final = this.#complete
-    const evaluation = new Evaluation(model.snapshot(), this.#sessions.keys())
-    this.#evaluations.add(evaluation)
-    const cancel = clock.after(limits.evaluationMs, () => {
-      for (const worker of evaluation.awaited) {
-        this.#sessions.get(worker)?.expelled.reject(scoresLate(limits))
-        evaluation.drop(worker)
-      }
-    })
-    void evaluation.done.then(() => {
-      cancel()
-      this.#evaluations.delete(evaluation)
-      const scored = scoresOf(evaluation.sums())
-      if (scored.examples > 0) events({ kind: 'evaluation', step: evaluation.snapshot.version, ...scored })
+    void this.#scoring.score(this.#model.snapshot(), this.#sessions.keys()).then((scored) => {
       if (final) this.#scored.resolve(scored)
     })
   }
 
   #stop(): void {
-    for (const { expelled } of this.#sessions.values()) expelled.reject(stopping())
+    for (const session of this.#sessions.values()) session.expel(serverStopping())
     this.#scored.resolve({ examples: 0, scores: {} })
   }
 
-  /** Training does not wait for the disk; while one save is under way no other begins. */
-  #saveBeside(): void {
-    this.#saving ??= this.#save()
-      .catch((error: unknown) => this.#options.events({ kind: 'warning', error: publicError(error) }))
-      .finally(() => {
-        this.#saving = undefined
-      })
-  }
-
   async #save(): Promise<void> {
-    const snapshot = this.#options.model.snapshot()
-    await this.#options.save(snapshot).finally(snapshot.release)
+    const [{ group }, step] = [this.#options, this.#model.version]
+    // A follower saves when the leader says so, under the leader's step.
+    if (group.kind === 'leader') await this.#saver.save(this.#model, step, this.#progress, () => group.save(step))
   }
-}
 
-function helloLate({ helloMs }: ServerLimits): FederationError {
-  return new FederationError('hello-late', `expected a Hello within ${helloMs} ms, got none`, {
-    hint: 'The worker connected and said nothing: see its log, or the network between.',
-  })
-}
-
-function scoresLate({ evaluationMs }: ServerLimits): FederationError {
-  return new FederationError('scores-late', `expected scores within ${evaluationMs} ms, got none`, {
-    hint: 'Give this worker fewer held-out examples or more threads; see its log for what it was doing.',
-  })
-}
-
-function gone({ withoutWorkersMs }: ServerLimits): FederationError {
-  return new FederationError('workers-gone', `expected a worker within ${withoutWorkersMs} ms, got none`, {
-    hint: 'Start workers, or see their logs for why they left. The model is saved as it is.',
-  })
-}
-
-function finished(totalUpdates: number): FederationError {
-  return new FederationError('training-finished', `expected ${totalUpdates} updates in all, got one more`, {
-    hint: 'Nothing to do: other workers were faster.',
-  })
-}
-
-function stopping(): FederationError {
-  return new FederationError('server-stopping', 'expected the server to go on, got its stop', {
-    hint: 'Somebody stopped the server. Workers wait for it to come back for the time that they were given.',
-  })
+  get #progress(): Progress {
+    const { examples, planDigest, seconds, workers } = this.#record
+    const { positions } = this.#plan
+    const [version, prepared, auditHead] = [this.#model.version, this.#preparing.saved, this.#options.audit?.head]
+    const { durableStep } = this.#saver
+    return { version, durableStep, examples, seconds, positions, planDigest, workers, prepared, auditHead }
+  }
 }

@@ -136,3 +136,18 @@ test('the first value that is no number is named', () => {
   )
   expect(codeOf(() => verifyFinite('w', Float32Array.of(3.4e38, -3.4e38, 1e-45, -0)))).toBe('accepted')
 })
+
+test('no bit pattern that is no number passes, whatever stands beside it', () => {
+  const bits = fc.oneof(
+    fc.nat(0xffff_ffff),
+    fc.constantFrom(0x7f7f_ffff, 0x7f80_0000, 0xff7f_ffff, 0xff80_0000, 0x7fc0_0000),
+  )
+  fc.assert(
+    fc.property(fc.array(bits, { maxLength: 5 }), (patterns) => {
+      const values = new Float32Array(Uint32Array.from([0, ...patterns]).buffer).subarray(1)
+      const finite = [...values].every((value) => Number.isFinite(value))
+      expect(codeOf(() => verifyFinite('w', values))).toBe(finite ? 'accepted' : 'values-not-finite')
+    }),
+    { numRuns: 1000 },
+  )
+})

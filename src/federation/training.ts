@@ -1,46 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * ② and scoring, the same for a worker and for training without federation: the next batch of this party's examples
- * through the compiled step, and sums over its share of the held-out examples.
+ * ② and scoring, the same for a worker and for training without federation: a batch of this party's examples through the
+ * compiled step, and sums over its share of the held-out examples. What a step computes is a function of the parameters and
+ * the task alone, whoever computes it and however often.
  */
 import assert from 'node:assert/strict'
-import type { HostTensor } from '../engine/engine.ts'
+import type { Engine, EngineTensor, HostTensor } from '../engine/engine.ts'
 import type { EvaluationStep, TrainingStep } from '../engine/step.ts'
-import { addSums, type Scores } from './evaluation.ts'
+import type { ModelTable } from '../models/model.ts'
 import type { Manifest } from './manifest.ts'
+import { addSums, type Sums } from './metrics.ts'
+import type { Task } from './protocol/remote-worker.ts'
+import { touchedRows } from './touched-rows.ts'
 
 export type Batch = Readonly<Record<string, HostTensor>>
 export type Parameters = ReadonlyMap<string, HostTensor>
 
 export interface TrainingOptions {
   readonly manifest: Manifest
+  readonly tables: readonly ModelTable[]
   readonly step: Pick<TrainingStep, 'run'>
   readonly evaluation: Pick<EvaluationStep, 'run'>
-  /** Endless. */
-  readonly batches: AsyncIterable<Batch>
+  readonly batch: (task: Task) => Promise<Batch>
   /** This party's share of the held-out examples, from the start at each call. */
   readonly heldOut: () => AsyncIterable<Batch>
-  /** int32: step n draws its randomness from (seed, n). */
-  readonly seed: number
+  /** int32: batch n of a shard draws its randomness from (seed of the shard, n). */
+  readonly seed: (shard: number) => number
+}
+
+/** A batch and the rows that it touches. */
+export interface PreparedBatch {
+  /** Of each table, ascending. */
+  readonly rows: readonly Uint32Array[]
+  readonly batch: Batch
 }
 
 /** An update as it is sent: gradients of trained tensors, new minus old value of statistics. */
 export interface ComputedUpdate {
   readonly loss: number
   readonly examples: number
-  /** By manifest index; valid until `dispose`. */
+  /** By manifest index; valid until `dispose`, as are `rows`: by table, gradients of the batch's rows in their order. */
   readonly values: readonly Float32Array[]
+  readonly rows: readonly Float32Array[]
   dispose(): void
 }
 
 export class Training {
   readonly #options: TrainingOptions
-  readonly #batches: AsyncIterator<Batch>
   #steps = 0
 
   constructor(options: TrainingOptions) {
     this.#options = options
-    this.#batches = options.batches[Symbol.asyncIterator]()
   }
 
   /** Steps computed so far. */
@@ -48,36 +58,77 @@ export class Training {
     return this.#steps
   }
 
-  async nextBatch(): Promise<Batch> {
-    const next = await this.#batches.next()
-    assert(!next.done, 'training batches must not end')
-    return next.value
+  async batch(task: Task): Promise<PreparedBatch> {
+    return this.#prepare(await this.#options.batch(task))
   }
 
-  async computeUpdate(parameters: Parameters, batch: Batch, signal: AbortSignal): Promise<ComputedUpdate> {
-    const { manifest, step, seed } = this.#options
-    const result = await step.run(parameters, batch, [seed, this.#steps++], { signal })
+  async *heldOut(): AsyncGenerator<PreparedBatch, void> {
+    for await (const batch of this.#options.heldOut()) yield this.#prepare(batch)
+  }
+
+  /** Memory for as many rows of each table as a batch may touch. */
+  rowMemory(engine: Engine, { batch }: PreparedBatch): readonly EngineTensor[] {
+    return this.#options.tables.map(({ field, width }) => {
+      return engine.tensor({ shape: [batch[field]!.data.length, width], dtype: 'float32' })
+    })
+  }
+
+  async computeUpdate(
+    parameters: Parameters,
+    rows: readonly HostTensor[],
+    prepared: PreparedBatch,
+    { shard, position }: Task,
+    signal: AbortSignal,
+  ): Promise<ComputedUpdate> {
+    const { manifest, tables, step, seed } = this.#options
+    this.#steps++
+    const batch = this.#withRows(prepared.batch, rows)
+    const result = await step.run(parameters, batch, [seed(shard), position], { signal })
     const values = manifest.map(({ name, role }) =>
       role === 'statistic'
         ? difference(floats(result.statistics.get(name)), floats(parameters.get(name)))
         : floats(result.gradients.get(name)),
     )
-    return { loss: result.loss, examples: rows(batch), values, dispose: () => result.dispose() }
+    const gradients = tables.map(({ name, width }, table) =>
+      floats(result.rowGradients.get(name)).subarray(0, prepared.rows[table]!.length * width),
+    )
+    const examples = examplesOf(prepared.batch)
+    return { loss: result.loss, examples, values, rows: gradients, dispose: () => result.dispose() }
   }
 
-  async score(parameters: Parameters): Promise<Scores> {
-    const parts: Scores[] = []
-    for await (const batch of this.#options.heldOut()) parts.push(await this.#options.evaluation.run(parameters, batch))
-    return addSums(parts)
+  async score(parameters: Parameters, rows: readonly HostTensor[], { batch }: PreparedBatch): Promise<Sums> {
+    return await this.#options.evaluation.run(parameters, this.#withRows(batch, rows))
   }
 
-  /** Lets the batches go. */
-  async close(): Promise<void> {
-    await this.#batches.return?.()
+  #prepare(batch: Batch): PreparedBatch {
+    const indexed: Record<string, HostTensor> = { ...batch }
+    const rows = this.#options.tables.map((table) => {
+      const { field } = table
+      const tensor = batch[field]
+      assert(tensor?.data instanceof Int32Array)
+      const touched = touchedRows(tensor.data, table)
+      indexed[field] = { shape: tensor.shape, dtype: 'int32', data: touched.indices }
+      return touched.ids
+    })
+    return { rows, batch: indexed }
+  }
+
+  #withRows(batch: Batch, rows: readonly HostTensor[]): Batch {
+    return {
+      ...batch,
+      ...Object.fromEntries(this.#options.tables.map(({ name }, table) => [`rows/${name}`, rows[table]!])),
+    }
   }
 }
 
-function rows(batch: Batch): number {
+/** Sums over everything that was scored, in order. */
+export async function scoreAll(training: Training, score: (prepared: PreparedBatch) => Promise<Sums>): Promise<Sums> {
+  const parts: Sums[] = []
+  for await (const prepared of training.heldOut()) parts.push(await score(prepared))
+  return addSums(parts)
+}
+
+function examplesOf(batch: Batch): number {
   const [field] = Object.values(batch)
   const [count] = field?.shape ?? []
   assert(count !== undefined, 'a batch has a first dimension')

@@ -1,44 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * A worker: its side of the six steps, whole. It holds its shard, computes in its enclave, and gives away nothing but
- * updates and sums, to a server that has proven what it is.
+ * updates and sums, to servers that have proven what they are.
  *
- * `connect` authenticates before it resolves. The host decides when bytes arrive or the connection breaks: then the worker
- * waits and joins again under the same session, until `reconnectForMs` have passed without a server.
+ * `connect` authenticates before it resolves. The host decides when bytes arrive or a connection breaks: then the worker
+ * waits and joins all servers again under the same session, until `reconnectForMs` have passed without them.
  */
-
 import type { AttestedPeer } from '../attestation/policy.ts'
-import type { Engine, EngineTensor } from '../engine/engine.ts'
+import type { Engine } from '../engine/engine.ts'
 import { type PublicError, publicError } from '../errors.ts'
 import type { EventSink, PeerEvidence } from '../observability/events.ts'
 import type { Connection } from '../transport/connection.ts'
 import { type Clock, pause } from './clock.ts'
 import type { Scores } from './evaluation.ts'
 import { FederationError } from './federation-error.ts'
-import type { Manifest } from './manifest.ts'
+import { Fleet, type FleetAnswer, type FleetLayout, PulledModel } from './fleet.ts'
+import { manifestOfServer } from './placement.ts'
+import type { PreparationWorker } from './preparation.ts'
 import { lost } from './protocol/message-reader.ts'
-import type { ServerMessage, WorkerMessage } from './protocol/messages.ts'
-import { RemoteServer } from './protocol/remote-server.ts'
-import type { Hello } from './protocol/remote-worker.ts'
+import { type ServerMessage, unexpected, type WorkerMessage } from './protocol/messages.ts'
+import { type Joined, RemoteServer } from './protocol/remote-server.ts'
+import type { Hello, PushOutcome, Task } from './protocol/remote-worker.ts'
 import { verifyFinite } from './slices.ts'
-import type { ComputedUpdate, Training } from './training.ts'
+import { type ComputedUpdate, type PreparedBatch, scoreAll, type Training } from './training.ts'
 
 export interface WorkerOptions<Peer extends AttestedPeer = AttestedPeer> {
-  readonly connect: (signal: AbortSignal) => Promise<Connection<Peer, WorkerMessage, ServerMessage>>
+  readonly connect: (server: number, signal: AbortSignal) => Promise<Connection<Peer, WorkerMessage, ServerMessage>>
   /** `withdrawn`: aborted, with the error as its reason, when the server is no longer acceptable. */
   readonly describe: (peer: Peer) => { name: string; evidence: PeerEvidence; withdrawn?: AbortSignal }
   /** Which failures of `connect` are worth another attempt: a server that is not there, not one that proved unacceptable. */
   readonly mayRetry: (error: unknown) => boolean
-  readonly hello: Hello
+  readonly hello: Omit<Hello, 'server' | 'placementDigest'>
   readonly engine: Engine
-  readonly manifest: Manifest
+  readonly layout: FleetLayout
   readonly training: Training
+  /** All servers of the job go from version to version together. */
+  readonly synchronous: boolean
+  /** Takes the parameters of the next step while this one is computed. */
+  readonly prefetch: boolean
+  readonly preparation?: PreparationWorker
+  /** What this worker was told to be on disk; a leader that knows less has been set back. */
+  readonly newestSeen?: NewestStep
+  /** The job lets servers come back older than that. */
+  readonly acceptRollback?: boolean
   /** Without a server the worker gives up after this. */
   readonly reconnectForMs: number
   readonly clock: Clock
   readonly events: EventSink
   /** Leaves early. */
   readonly signal: AbortSignal
+}
+
+export interface NewestStep {
+  /** Undefined when it was told of none. */
+  readonly step: number | undefined
+  remember(step: number): Promise<void>
 }
 
 export interface WorkerResult {
@@ -60,18 +76,16 @@ export async function runWorker<Peer extends AttestedPeer>(options: WorkerOption
 
 class Worker<Peer extends AttestedPeer> {
   readonly #options: WorkerOptions<Peer>
-  readonly #parameters: ReadonlyMap<string, EngineTensor>
+  /** The one that is computed with, and the one that is pulled into. */
+  #models: PulledModel[] = []
+  #scored: PulledModel | undefined
   #examples = 0
   /** Since when there has been no server, and how often it was tried. */
   #alone: { since: number; attempts: number }
 
   constructor(options: WorkerOptions<Peer>) {
-    const { engine, manifest, clock } = options
     this.#options = options
-    this.#parameters = new Map(
-      manifest.map(({ name, shape }) => [name, engine.tensor({ shape, dtype: 'float32' })] as const),
-    )
-    this.#alone = { since: clock.now(), attempts: 0 }
+    this.#alone = { since: options.clock.now(), attempts: 0 }
   }
 
   async run(): Promise<WorkerResult> {
@@ -83,8 +97,7 @@ class Worker<Peer extends AttestedPeer> {
       events({ kind: 'finished', steps, examples, seconds })
       return { reason: scores === undefined ? 'stopped' : 'complete', steps, examples, scores: scores ?? {} }
     } finally {
-      await training.close()
-      for (const tensor of this.#parameters.values()) tensor.dispose()
+      for (const model of [...this.#models, this.#scored]) model?.dispose()
     }
   }
 
@@ -93,7 +106,7 @@ class Worker<Peer extends AttestedPeer> {
     const { signal } = this.#options
     while (!signal.aborted) {
       try {
-        return await this.#withServer()
+        return await this.#withServers()
       } catch (error) {
         if (signal.aborted) break
         await this.#waitForServer(error)
@@ -102,101 +115,190 @@ class Worker<Peer extends AttestedPeer> {
     return undefined
   }
 
-  /** One connection, from the handshake to the end of training. */
-  async #withServer(): Promise<Scores> {
-    const { describe, events, hello, manifest, signal } = this.#options
-    const connection = await this.#connect() // ① both sides have proven what they are
-    const targets = manifest.map(({ name }) => this.#parameters.get(name)?.data as Float32Array)
-    const server = new RemoteServer(connection, manifest, targets)
-    const { name, evidence, withdrawn } = describe(connection.peer)
-    let leaving: Promise<void> | undefined
+  /** One connection to each server, from the handshakes to the end of training. */
+  async #withServers(): Promise<Scores> {
+    const { describe, events, layout, preparation, signal, synchronous } = this.#options
+    const connections = await this.#connect() // ① both sides have proven what they are
+    const servers = connections.map((connection, server) => {
+      const manifest = manifestOfServer(layout.manifest, layout.placement, server)
+      return new RemoteServer(connection, {
+        manifest,
+        tables: layout.tables,
+        preparation: server === 0 ? preparation : undefined,
+      })
+    })
+    const peers = connections.map((connection) => describe(connection.peer))
+    const withdrawn = AbortSignal.any(peers.flatMap((peer) => peer.withdrawn ?? []))
+    let leaving: Promise<unknown> | undefined
     const leave = (reason: PublicError): void => {
-      leaving ??= server.leave(reason)
+      leaving ??= Promise.all(servers.map((server) => server.leave(reason)))
     }
     const stop = (): void => leave(stopped())
+    const withdraw = (): void => {
+      for (const connection of connections) connection.destroy()
+    }
     signal.addEventListener('abort', stop)
-    const withdraw = (): void => connection.destroy()
-    if (withdrawn?.aborted) withdraw()
-    withdrawn?.addEventListener('abort', withdraw)
+    if (withdrawn.aborted) withdraw()
+    withdrawn.addEventListener('abort', withdraw)
     try {
-      await server.join(hello)
-      events({ kind: 'peer-joined', peer: name, evidence })
+      const task = await this.#join(servers)
+      for (const { name, evidence } of peers) events({ kind: 'peer-joined', peer: name, evidence })
       this.#alone = { since: Number.POSITIVE_INFINITY, attempts: 0 }
-      const scores = await this.#train(server)
-      await server.close()
+      const scores = await this.#train(new Fleet(servers, layout, synchronous), task)
+      await servers[0]!.close()
+      leaving ??= Promise.all(servers.slice(1).map((follower) => follower.leave(finished())))
       return scores
     } catch (error) {
-      if (withdrawn?.aborted) throw withdrawn.reason
-      // What is wrong on this side, or with what the server sent, the server is told.
-      if (isLoss(error)) connection.destroy()
+      if (withdrawn.aborted) throw withdrawn.reason
+      // What is wrong on this side, or with what a server sent, the servers are told.
+      if (isLoss(error)) withdraw()
       else leave(publicError(error))
       throw error
     } finally {
       signal.removeEventListener('abort', stop)
-      withdrawn?.removeEventListener('abort', withdraw)
+      withdrawn.removeEventListener('abort', withdraw)
       await leaving
-      events({ kind: 'traffic', peer: name, bytesSent: connection.bytesSent, bytesReceived: connection.bytesReceived })
+      for (const [index, { bytesSent, bytesReceived }] of connections.entries()) {
+        events({ kind: 'traffic', peer: peers[index]!.name, bytesSent, bytesReceived })
+      }
     }
   }
 
-  async #connect(): Promise<Connection<Peer, WorkerMessage, ServerMessage>> {
-    const { connect, mayRetry, signal } = this.#options
-    try {
-      return await connect(signal)
-    } catch (error) {
-      throw mayRetry(error) ? lost('no server could be reached', error) : error
-    }
+  async #connect(): Promise<Connection<Peer, WorkerMessage, ServerMessage>[]> {
+    const { connect, layout, mayRetry, signal } = this.#options
+    const all = Array.from({ length: layout.placement.servers }, (_, server) => connect(server, signal))
+    const settled = await Promise.allSettled(all)
+    const failed = settled.find((result) => result.status === 'rejected')
+    if (failed === undefined) return await Promise.all(all)
+    for (const result of settled) if (result.status === 'fulfilled') result.value.destroy()
+    const error: unknown = failed.reason
+    throw mayRetry(error) ? lost('no server could be reached', error) : error
   }
 
-  async #train(server: RemoteServer<Peer>): Promise<Scores> {
-    const { clock, events, hello, signal, training } = this.#options
-    let iterationStartedAt = clock.now()
+  /** The first task. A leader that has lost what it told us was on disk was set back by its host, and is not followed. */
+  async #join(servers: readonly RemoteServer<Peer>[]): Promise<Task> {
+    const { acceptRollback = false, hello, layout, newestSeen } = this.#options
+    const placementDigest = layout.placement.digest
+    const join = (index: number): Promise<Joined> => servers[index]!.join({ ...hello, server: index, placementDigest })
+    // The leader first: what it prepares, the others do not wait for.
+    const leader = await join(0)
+    await Promise.all(servers.slice(1).map((_, follower) => join(follower + 1)))
+    if (newestSeen !== undefined) {
+      const { step = 0 } = newestSeen
+      if (leader.durableStep < step && !acceptRollback) throw rolledBack(step, leader.durableStep)
+      await newestSeen.remember(leader.durableStep)
+    }
+    if (leader.task === undefined) throw unexpected('a task in the leader’s welcome', 'none')
+    return leader.task
+  }
+
+  async #train(fleet: Fleet<Peer>, first: Task): Promise<Scores> {
+    const { clock, events, hello, newestSeen, prefetch, signal, training } = this.#options
+    let current = { task: first, batch: this.#read(first) }
+    let [model, spare] = await this.#memory(await current.batch)
+    let pulling = this.#pull(fleet, current.batch, model)
+    let settled: Promise<void> = Promise.resolve()
+    let iterationSince = clock.now()
     for (;;) {
-      const assignment = await server.assignment() // ⑥ the new parameters are in place
-      if (assignment.task === 'end') return assignment.scores
-      if (assignment.task === 'evaluate') {
-        await server.score(assignment.version, await training.score(this.#parameters))
-        iterationStartedAt = clock.now()
+      const answer = await pulling // ⑥ the new parameters are in place
+      if (answer.kind === 'finished') return answer.scores
+      if (answer.kind === 'evaluate') {
+        await this.#score(fleet, answer.version)
+        iterationSince = clock.now()
+        pulling = this.#pull(fleet, current.batch, model)
         continue
       }
-      const batch = await training.nextBatch()
+      const { lease, version, durableStep } = answer
+      if (durableStep > (newestSeen?.step ?? 0)) await newestSeen?.remember(durableStep)
+      const next = { task: answer.task, batch: this.#read(answer.task) }
+      const ahead = prefetch ? this.#pull(fleet, next.batch, spare) : undefined
+      const batch = await current.batch
       const computingSince = clock.now()
-      const update = await training.computeUpdate(this.#parameters, batch, signal) // ②
+      const update = await training.computeUpdate(model.parameters, model.rows, batch, current.task, signal) // ②
       const computeMs = clock.now() - computingSince
       try {
         this.#verify(update)
-        const { loss, examples, values } = update
-        const outcome = await server.push({ baseVersion: assignment.version, loss, examples, values }) // ③, answered after ④
-        this.#examples += examples
-        const now = clock.now()
-        const [iterationMs, step] = [now - iterationStartedAt, assignment.version]
-        iterationStartedAt = now
-        events({
-          kind: 'step',
-          worker: hello.worker,
-          step,
-          loss,
-          iterationMs,
-          computeMs,
-          waitMs: iterationMs - computeMs,
+        await settled
+        const { outcome } = await fleet.push(lease, update) // ③, answered after ④
+        const { loss, examples } = update
+        const since = iterationSince
+        iterationSince = clock.now()
+        settled = outcome.then((became) => {
+          const iterationMs = (prefetch ? iterationSince : clock.now()) - since
+          const times = { iterationMs, computeMs, waitMs: iterationMs - computeMs }
+          events({ kind: 'step', worker: hello.worker, step: version, loss, ...times })
+          this.#count(became, examples, version)
         })
-        if ('dropped' in outcome) {
-          events({ kind: 'update-refused', worker: hello.worker, step, error: publicError(outcome.dropped) })
-        }
+        settled.catch(() => undefined)
       } finally {
         update.dispose()
       }
+      if (ahead === undefined) {
+        pulling = this.#pull(fleet, next.batch, model)
+        await settled
+        iterationSince = clock.now()
+      } else {
+        pulling = ahead
+        ;[model, spare] = [spare, model]
+      }
+      current = next
     }
   }
 
+  #count(outcome: PushOutcome, examples: number, step: number): void {
+    const { events, hello } = this.#options
+    this.#examples += examples
+    if ('dropped' in outcome) {
+      events({ kind: 'update-refused', worker: hello.worker, step, error: publicError(outcome.dropped) })
+    }
+  }
+
+  #read(task: Task): Promise<PreparedBatch> {
+    const batch = this.#options.training.batch(task)
+    // Whoever awaits it gets the error; until then it is not unhandled.
+    batch.catch(() => undefined)
+    return batch
+  }
+
+  #pull(fleet: Fleet<Peer>, batch: Promise<PreparedBatch>, into: PulledModel): Promise<FleetAnswer> {
+    const answer = batch.then(({ rows }) => fleet.pull(rows, false, into))
+    // Whoever awaits it gets the error; a step that fails meanwhile leaves nobody to await it.
+    answer.catch(() => undefined)
+    return answer
+  }
+
+  async #memory(batch: PreparedBatch): Promise<[PulledModel, PulledModel]> {
+    const { engine, layout, prefetch, training } = this.#options
+    const make = (): PulledModel => new PulledModel(engine, layout, training.rowMemory(engine, batch))
+    if (this.#models.length === 0) this.#models = prefetch ? [make(), make()] : [make()]
+    for (const model of this.#models) model.held.fill(undefined)
+    const [model, spare = model] = this.#models
+    return [model!, spare!]
+  }
+
+  /** Scores this worker's held-out examples with the version that the leader named. */
+  async #score(fleet: Fleet<Peer>, version: number): Promise<void> {
+    const { engine, layout, training } = this.#options
+    const sums = await scoreAll(training, async (batch) => {
+      this.#scored ??= new PulledModel(engine, layout, training.rowMemory(engine, batch))
+      const answer = await fleet.pull(batch.rows, true, this.#scored)
+      if (answer.kind !== 'parameters') throw lost('the server ended training before it was scored')
+      return await training.score(this.#scored.parameters, this.#scored.rows, batch)
+    })
+    this.#scored?.held.fill(undefined)
+    await fleet.score(version, sums)
+  }
+
   /** The worker is the first to notice when training diverges, and says so instead of sending it. */
-  #verify({ loss, values }: ComputedUpdate): void {
+  #verify({ loss, values, rows }: ComputedUpdate): void {
     if (!Number.isFinite(loss)) {
       throw new FederationError('loss-not-finite', `expected a finite loss, got ${loss}`, {
         hint: 'Training diverged: lower the learning rate, lengthen the warm-up, or look for bad examples.',
       })
     }
-    for (const [index, { name }] of this.#options.manifest.entries()) verifyFinite(name, values[index]!)
+    const { manifest, tables } = this.#options.layout
+    for (const [index, { name }] of manifest.entries()) verifyFinite(name, values[index]!)
+    for (const [index, { name }] of tables.entries()) verifyFinite(name, rows[index]!)
   }
 
   /** Waits before the next attempt, or throws when there is none. */
@@ -215,13 +317,28 @@ class Worker<Peer extends AttestedPeer> {
   }
 }
 
+/** Servers out of step are so for a moment, when a worker joins while they go to the next version. */
+const lossCodes: ReadonlySet<string> = new Set(['peer-lost', 'server-stopping', 'version-mismatch'])
+
 /** The server or the way to it is gone, and may come back. */
 function isLoss(error: unknown): boolean {
-  return error instanceof FederationError && (error.code === 'peer-lost' || error.code === 'server-stopping')
+  return error instanceof FederationError && lossCodes.has(error.code)
 }
 
 function stopped(): PublicError {
   return { code: 'stopped', message: 'the worker was stopped', hint: 'Somebody stopped it: its log says when.' }
+}
+
+function finished(): PublicError {
+  return { code: 'training-finished', message: 'training is over', hint: 'Nothing to do.' }
+}
+
+function rolledBack(seen: number, got: number): FederationError {
+  return new FederationError('server-rolled-back', `expected a server with step ${seen} on disk, got one with ${got}`, {
+    hint:
+      'The server told us before that step was safe on disk: its checkpoints were lost, or its host gave it old ones. Restore ' +
+      'the newer ones; or, if their loss is known and accepted by all parties, run the job with rollback: accept.',
+  })
 }
 
 function unreachable(reconnectForMs: number, cause: unknown): FederationError {

@@ -11,6 +11,8 @@ export const classification: Objective = {
     return { loss, metrics: { accuracy: tf.mean<tf.Scalar>(tf.cast(hits(logits, labels), 'float32')) } }
   },
 
+  predict: (logits) => ({ probabilities: tf.softmax(logits) }),
+
   evaluate(logits, batch) {
     const labels = field(batch, 'labels') as tf.Tensor1D
     const counts = tf.cast(tf.greaterEqual(labels, 0), 'float32')

@@ -15,6 +15,8 @@ export interface Objective {
   train(output: tf.Tensor, batch: tf.NamedTensorMap): { loss: tf.Scalar; metrics: Record<string, tf.Scalar> }
   /** Sums over the rows that count. */
   evaluate(output: tf.Tensor, batch: tf.NamedTensorMap): Record<string, tf.Scalar>
+  /** What the output says to who uses the model. Default: `output` as it is. */
+  predict?(output: tf.Tensor): Record<string, tf.Tensor>
 }
 
 export interface LayersModelOptions {
@@ -40,9 +42,14 @@ export function fromLayersModel(network: tf.LayersModel, options: LayersModelOpt
   return {
     name: options.name,
     batch: options.batch,
+    tables: [],
     variables: weights.map(({ variable }) => variable),
     train: (batch, random) => options.objective.train(forward(batch, random), batch),
     evaluate: (batch) => options.objective.evaluate(forward(batch), batch),
+    predict(batch) {
+      const output = forward(batch)
+      return options.objective.predict?.(output) ?? { output }
+    },
     initialValues(seed) {
       return new Map(
         weights.map(({ variable: { name, shape, tensor }, initializer }) => {

@@ -44,7 +44,7 @@ function multiplyHigh(a: number, b: number): number {
 }
 
 /** A key from a seed and a text: the text's blocks are absorbed through Philox, its length last. */
-function keyOf(seed: number, purpose: string): Uint32Array {
+export function keyOf(seed: number, purpose: string): Uint32Array {
   assert(Number.isSafeInteger(seed) && seed >= 0, `a seed is an integer from 0 to 2^53 − 1, got ${seed}`)
   const text = new TextEncoder().encode(purpose)
   const padded = new Uint8Array(Math.ceil((text.length + 4) / 16) * 16)

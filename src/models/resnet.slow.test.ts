@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { cacheDirectory, requires, sharedDirectory } from '../../test/requirements.ts'
-import { evaluationBatches, trainingBatches } from '../data/batches.ts'
+import { evaluationBatches, TrainingBatches } from '../data/batches.ts'
 import { identifyImages, openHeldOut, openTraining } from '../data/locate.ts'
 import { heldOutShard } from '../data/partition.ts'
 import type { HostTensor } from '../engine/engine.ts'
@@ -32,7 +32,9 @@ requires('cifar10', 'tensorflow-library').describe('ResNet-20 on CIFAR-10', () =
     const velocity = new Map(Array.from(values, ([name, { length }]) => [name, new Float32Array(length)]))
     const losses: number[] = []
     const shard = heldOutShard(examples.examples, 0, 1)
-    for await (const batch of trainingBatches(examples, { shard, batchSize: 128, seed: 1, worker: 0 })) {
+    const batches = new TrainingBatches(examples, { shardOf: () => shard, batchSize: 128, seed: 1 })
+    for (let position = 0; ; position++) {
+      const batch = await batches.read({ shard: 0, position })
       const result = await training.run(parameters, batch, [1, losses.length])
       losses.push(result.loss)
       // Momentum 0.9; the rate falls to nothing, so that the moving averages catch up with the weights.
@@ -57,9 +59,9 @@ requires('cifar10', 'tensorflow-library').describe('ResNet-20 on CIFAR-10', () =
     const part = { shard: heldOutShard(heldOut.examples, 0, 1).subarray(0, 2001), batchSize: 500 }
     for await (const batch of evaluationBatches(heldOut, part)) {
       const { lossSum, correct, count } = await evaluation.run(parameters, batch)
-      sums.lossSum += lossSum!
-      sums.correct += correct!
-      sums.count += count!
+      sums.lossSum += Number(lossSum)
+      sums.correct += Number(correct)
+      sums.count += Number(count)
     }
     expect(sums.count).toBe(2001)
     expect(sums.correct / sums.count).toBeGreaterThan(0.36)

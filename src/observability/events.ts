@@ -9,6 +9,7 @@ import type { PublicError } from '../errors.ts'
 export type CloisterEvent =
   | { kind: 'process-started'; role: Role; engine: string; job: string; platform: string }
   | { kind: 'listening'; address: string }
+  | { kind: 'metrics-served'; address: string }
   | { kind: 'progress'; activity: Activity; done: number; total: number }
   | { kind: 'peer-joined'; peer: string; evidence: PeerEvidence }
   | { kind: 'peer-left'; peer: string; reason: 'finished' | 'lost' | 'refused' | 'replaced'; error?: PublicError }
@@ -28,6 +29,15 @@ export type CloisterEvent =
   | { kind: 'traffic'; peer: string; bytesSent: number; bytesReceived: number }
   | { kind: 'evaluation'; step: number; examples: number; scores: Readonly<Record<string, number>> }
   | { kind: 'saved'; what: 'model' | 'graph' | 'checkpoint' | 'result'; path: string; step: number }
+  /** A checkpoint is on disk at every server; `bytes` and `ms` are this server's own. */
+  | { kind: 'checkpointed'; step: number; bytes: number; ms: number }
+  | { kind: 'resumed'; step: number }
+  /** A shard of the training data is computed by another worker from now on. */
+  | { kind: 'reassigned'; shard: number; from: number; to: number }
+  | { kind: 'exported'; path: string; form: 'sealed' | 'plain' | 'age'; recipients: number }
+  /** An owner must run `cloister provision` with this address. */
+  | { kind: 'key-awaited'; name: string; address: string }
+  | { kind: 'key-provisioned'; name: string; owner: string }
   | { kind: 'warning'; error: PublicError }
   | { kind: 'failed'; error: PublicError }
   | { kind: 'finished'; steps: number; examples: number; seconds: number }
@@ -43,6 +53,9 @@ export interface PeerEvidence {
   readonly tcbStatus?: string
   readonly advisories?: readonly string[]
   readonly detail: string
+  /** Of the quote that it was let in by, hex, and the name under which that is kept in the run's `evidence/`. */
+  readonly quoteSha256?: string
+  readonly file?: string
 }
 
 /** Given to whatever may report; writing an event must never throw. */

@@ -16,6 +16,8 @@ function describe(event: CloisterEvent): string {
       return `started: ${event.role}, ${event.engine}, job ${event.job}, platform ${event.platform}`
     case 'listening':
       return `listening on ${event.address}`
+    case 'metrics-served':
+      return `metrics at http://${event.address}/metrics`
     case 'progress':
       return `${event.activity}: ${event.done} of ${event.total}`
     case 'peer-joined':
@@ -41,6 +43,18 @@ function describe(event: CloisterEvent): string {
       return `held out at step ${event.step}, ${event.examples} examples: ${formatScores(event.scores)}`
     case 'saved':
       return `saved ${event.what} of step ${event.step}: ${event.path}`
+    case 'checkpointed':
+      return `checkpoint of step ${event.step}: ${event.bytes} bytes in ${seconds(event.ms)} s`
+    case 'resumed':
+      return `resumed at step ${event.step}`
+    case 'reassigned':
+      return `data shard ${event.shard} moved from worker ${event.from} to worker ${event.to}`
+    case 'exported':
+      return `released ${event.path}: ${event.form}${event.form === 'age' ? ` for ${event.recipients}` : ''}`
+    case 'key-awaited':
+      return `waiting for an owner to hand over the key ${event.name}: cloister provision ${event.address}`
+    case 'key-provisioned':
+      return `key ${event.name} provisioned by owner ${event.owner}`
     case 'warning':
       return `WARNING ${formatError(event.error)}`
     case 'failed':

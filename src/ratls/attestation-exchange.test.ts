@@ -54,7 +54,7 @@ type Overrides = Partial<ExchangeOptions<string>>
 const server = (overrides: Overrides = {}): ExchangeOptions<string> => ({
   socket: pair.server,
   own: { role: 'server', nonce: randomBytes(32), publicKeyHash: serverKeyHash },
-  peerRole: 'worker',
+  peerRoles: ['worker'],
   peerPublicKeyHash: clientKeyHash,
   jobDigest,
   quote,
@@ -66,14 +66,21 @@ const client = (overrides: Overrides = {}): ExchangeOptions<string> => ({
   ...server(),
   socket: pair.client,
   own: { role: 'worker', nonce: randomBytes(32), publicKeyHash: clientKeyHash },
-  peerRole: 'server',
+  peerRoles: ['server'],
   peerPublicKeyHash: serverKeyHash,
   ...overrides,
 })
 
-async function outcome(exchange: Promise<unknown>): Promise<string> {
+/** What the server and the client of a good exchange know of each other. */
+const bothProven = [
+  { proven: 'proven', role: 'worker' },
+  { proven: 'proven', role: 'server' },
+]
+
+async function outcome(exchange: Promise<{ proven: string; role: AttestedRole }>): Promise<string> {
   try {
-    return String(await exchange)
+    const { proven, role } = await exchange
+    return `${proven} ${role}`
   } catch (error) {
     return error instanceof CodedError ? error.code : String(error)
   }
@@ -93,7 +100,7 @@ test('both sides prove themselves, and what follows the last frame is left for t
   const [one, two] = [exchangeQuotes(server()), exchangeQuotes(client())]
   // As early as it may: the server speaks in the same moment in which it is satisfied.
   void one.then(() => pair.server.write('application'))
-  expect(await Promise.all([one, two])).toEqual(['proven', 'proven'])
+  expect(await Promise.all([one, two])).toEqual(bothProven)
   if (pair.client.readableLength === 0) await once(pair.client, 'readable')
   expect(String(pair.client.read())).toBe('application')
   for (const socket of [pair.client, pair.server]) expect(socket.listenerCount('readable')).toBeLessThanOrEqual(1)
@@ -112,7 +119,7 @@ test('a quote that arrives a byte at a time', async () => {
     })
     return true
   }
-  expect(await Promise.all([slow, exchangeQuotes(client())])).toEqual(['proven', 'proven'])
+  expect(await Promise.all([slow, exchangeQuotes(client())])).toEqual(bothProven)
 })
 
 describe('the statement', () => {
@@ -137,10 +144,10 @@ describe('the statement', () => {
 
   test('differs when anything in it does', () => {
     const hash = fc.uint8Array({ minLength: 32, maxLength: 32 })
-    const party = fc.record({ role: fc.constantFrom('server', 'worker'), nonce: hash, publicKeyHash: hash })
+    const party = fc.record({ role: fc.constantFrom('server', 'worker', 'follower'), nonce: hash, publicKeyHash: hash })
     const all = fc.tuple(party, party, hash, hash)
     type Parts = [Claimant, Claimant, Uint8Array, Uint8Array]
-    // The challenger's role is fixed by the claimant's: a server has workers as peers and the other way round.
+    // The challenger's role is not in it: it signs its own.
     const key = ([claimant, { nonce, publicKeyHash }, ...rest]: Parts) =>
       JSON.stringify([claimant, { nonce, publicKeyHash }, rest])
     fc.assert(
@@ -160,9 +167,9 @@ describe('§6.35 worker quote as server (role)', () => {
     expect(await both(impostor)).toEqual(['ratls-refused-by-peer', 'ratls-role-mismatch'])
   })
 
-  test('an unknown role', async () => {
-    const judged = outcome(exchangeQuotes(server()))
-    rawClient(frame('hello', Buffer.concat([Buffer.of(1, 3), randomBytes(32), jobDigest])))
+  test.each([0, 4, 255])('an unknown role: %i', async (role) => {
+    const judged = outcome(exchangeQuotes(server({ peerRoles: ['server', 'worker', 'follower'] })))
+    rawClient(frame('hello', Buffer.concat([Buffer.of(1, role), randomBytes(32), jobDigest])))
     expect(await judged).toBe('ratls-role-mismatch')
   })
 
@@ -178,7 +185,53 @@ describe('§6.35 worker quote as server (role)', () => {
     expect(refused).toEqual(['ratls-exchange-closed', 'Error: another REPORTDATA'])
     await reconnect()
     // The same construction with the true role is accepted, so the role was the reason.
-    expect(await both({ own, quote: signedAs('server') }, { own: challenger })).toEqual(['proven', 'proven'])
+    expect(await both({ own, quote: signedAs('server') }, { own: challenger })).toEqual([
+      'proven worker',
+      'proven server',
+    ])
+  })
+})
+
+describe('a job with several servers', () => {
+  const follower = () => ({ role: 'follower', nonce: randomBytes(32), publicKeyHash: clientKeyHash }) as const
+  const leading = { peerRoles: ['worker', 'follower'] } as const
+
+  test.each(['worker', 'follower'] as const)('a server learns that its peer is a %s', async (role) => {
+    const own = { ...follower(), role }
+    expect(await both(leading, { own })).toEqual([`proven ${role}`, 'proven server'])
+  })
+
+  test('a follower where only a server may be, which is what a worker expects', async () => {
+    const own = { ...follower(), publicKeyHash: serverKeyHash }
+    expect(await both({ own })).toEqual(['ratls-refused-by-peer', 'ratls-role-mismatch'])
+  })
+
+  test('a follower where only workers may be', async () => {
+    expect(await both({}, { own: follower() })).toEqual(['ratls-role-mismatch', 'ratls-refused-by-peer'])
+  })
+
+  test('a server that connects to a server', async () => {
+    const own = { ...follower(), role: 'server' } as const
+    expect(await both(leading, { own })).toEqual(['ratls-role-mismatch', 'ratls-refused-by-peer'])
+  })
+
+  test.each([
+    ['worker', 'follower'],
+    ['follower', 'worker'],
+  ] as const)('a %s whose host says that it is a %s: its enclave signs what it is', async (truly, said) => {
+    const challenger = server().own
+    const own = { ...follower(), role: said }
+    const signedAs = (role: AttestedRole) => async () => {
+      const exporter = pair.client.exportKeyingMaterial(32, exporterLabel, Buffer.alloc(0))
+      const stated = statement({ ...own, role }, challenger, exporter, jobDigest)
+      return quote(Buffer.concat([createHash('sha256').update(stated).digest(), Buffer.alloc(32)]))
+    }
+    const refused = await both({ ...leading, own: challenger }, { own, quote: signedAs(truly) })
+    expect(refused).toEqual(['Error: another REPORTDATA', 'ratls-exchange-closed'])
+    await reconnect()
+    // The same construction with the role that was said is accepted, so the role was the reason.
+    const accepted = await both({ ...leading, own: challenger }, { own, quote: signedAs(said) })
+    expect(accepted).toEqual([`proven ${said}`, 'proven server'])
   })
 })
 
@@ -226,7 +279,7 @@ describe("§6.39 replayed nonce, other channel's exporter", () => {
     const nonce = randomBytes(32)
     const own = { role: 'worker', nonce, publicKeyHash: clientKeyHash } as const
     const challenger = { role: 'server', nonce, publicKeyHash: serverKeyHash } as const
-    expect(await both({ own: challenger }, { own, quote: recording })).toEqual(['proven', 'proven'])
+    expect(await both({ own: challenger }, { own, quote: recording })).toEqual(['proven worker', 'proven server'])
     await reconnect()
     // Same keys, same job, even the same nonces: only the channel differs.
     const replayed = await both({ own: challenger }, { own, quote: async () => recorded[0]! })
@@ -248,7 +301,7 @@ describe("§6.39 replayed nonce, other channel's exporter", () => {
     expect(await both({}, options)).toEqual(['Error: another REPORTDATA', 'ratls-exchange-closed'])
     await reconnect()
     // The same construction with the right nonce is accepted, so the nonce was the reason.
-    expect(await both()).toEqual(['proven', 'proven'])
+    expect(await both()).toEqual(['proven worker', 'proven server'])
   })
 
   test('our own quote, sent back', async () => {

@@ -15,17 +15,18 @@ import { createHash } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
 import { publicError } from '../errors.ts'
 import { orAborted } from './deadline.ts'
-import { type Frame, FrameSocket, malformed } from './frame-socket.ts'
+import { type Frame, FrameSocket, type FrameType, malformed } from './frame-socket.ts'
 import { RatlsError } from './ratls-error.ts'
 
-export type AttestedRole = 'server' | 'worker'
+/** `follower`: a server of a job with several, as it connects to server 0. */
+export type AttestedRole = 'server' | 'worker' | 'follower'
 
 const protocolVersion = 1
 /** Never sent: sets these hashes apart from all others that an enclave may put into REPORTDATA. */
 const statementLabel = Buffer.from('cloister attestation exchange v1\0', 'latin1')
 /** RFC 5705 §4 keeps this prefix for use without registration. */
 export const exporterLabel = 'EXPERIMENTAL cloister attestation exchange v1'
-const roleCodes = { server: 1, worker: 2 } as const satisfies Record<AttestedRole, number>
+const roleCodes = { server: 1, worker: 2, follower: 3 } as const satisfies Record<AttestedRole, number>
 const hashBytes = 32
 const nonceBytes = 32
 const helloBytes = 2 + nonceBytes + hashBytes
@@ -43,7 +44,8 @@ export interface Claimant {
 export interface ExchangeOptions<Proven> {
   readonly socket: TLSSocket
   readonly own: Claimant
-  readonly peerRole: AttestedRole
+  /** Which roles may be at the other end. */
+  readonly peerRoles: readonly AttestedRole[]
   readonly peerPublicKeyHash: Uint8Array
   /** SHA-256 over the canonical JSON of the job: both sides must work on the same one. */
   readonly jobDigest: Uint8Array
@@ -54,8 +56,14 @@ export interface ExchangeOptions<Proven> {
   readonly signal: AbortSignal
 }
 
+export interface Exchanged<Proven> {
+  readonly proven: Proven
+  /** The one of `peerRoles` that the peer stated. */
+  readonly role: AttestedRole
+}
+
 /** Runs our side of the exchange and returns what the peer's fresh quote proved. Throws, having told the peer why. */
-export async function exchangeQuotes<Proven>(options: ExchangeOptions<Proven>): Promise<Proven> {
+export async function exchangeQuotes<Proven>(options: ExchangeOptions<Proven>): Promise<Exchanged<Proven>> {
   const { socket, own, jobDigest } = options
   const frames = new FrameSocket(socket, options.signal)
   try {
@@ -69,7 +77,7 @@ export async function exchangeQuotes<Proven>(options: ExchangeOptions<Proven>): 
     const proven = await orAborted(options.verify(quote, peerReportData), options.signal)
     frames.write('accepted', Buffer.alloc(0))
     await next(frames, 'accepted')
-    return proven
+    return { proven, role: peer.role }
   } catch (error) {
     await refuse(frames, error)
     throw error
@@ -128,11 +136,12 @@ function parseHello({ body }: Frame, options: ExchangeOptions<unknown>): Claiman
     throw malformed(
       `expected a hello of version ${protocolVersion} with ${helloBytes} bytes, got version ${version} with ${body.length}`,
     )
-  if (role !== roleCodes[options.peerRole])
+  const stated = (Object.keys(roleCodes) as AttestedRole[]).find((name) => roleCodes[name] === role)
+  if (stated === undefined || !options.peerRoles.includes(stated))
     throw new RatlsError(
       'ratls-role-mismatch',
-      `expected a peer of role ${options.peerRole}, got ${role === roleCodes.server ? 'server' : role === roleCodes.worker ? 'worker' : 'an unknown role'}`,
-      { hint: 'Workers connect to servers and servers to nobody: check which address belongs to whom.' },
+      `expected a peer of role ${options.peerRoles.join(' or ')}, got ${stated ?? 'an unknown role'}`,
+      { hint: 'Workers and followers connect to servers, and servers to nobody: check which address belongs to whom.' },
     )
   const jobDigest = body.subarray(2 + nonceBytes)
   if (!jobDigest.equals(options.jobDigest))
@@ -142,19 +151,21 @@ function parseHello({ body }: Frame, options: ExchangeOptions<unknown>): Claiman
       { hint: 'Both must be started with the same job file, byte for byte in its meaning; compare their digests.' },
     )
   return {
-    role: options.peerRole,
+    role: stated,
     nonce: body.subarray(2, 2 + nonceBytes),
     publicKeyHash: options.peerPublicKeyHash,
   }
 }
 
-async function next(frames: FrameSocket, expected: 'hello' | 'quote' | 'accepted'): Promise<Frame> {
+/** The frame that is due; throws `ratls-refused-by-peer` when the peer refuses instead. */
+export async function next(frames: FrameSocket, expected: Exclude<FrameType, 'refused'>): Promise<Frame> {
   const frame = await frames.read(expected)
   if (frame.type === 'refused') throw refusal(frame.body)
   return frame
 }
 
-async function refuse(frames: FrameSocket, error: unknown): Promise<void> {
+/** Tells the peer why, and waits until it can have read it. */
+export async function refuse(frames: FrameSocket, error: unknown): Promise<void> {
   const { code, message } = publicError(error)
   // A peer that refused us, or went away, needs no answer; our own bugs are nobody else's business.
   if (['ratls-refused-by-peer', 'ratls-exchange-closed', 'internal'].includes(code)) return

@@ -63,8 +63,8 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
   readonly #options: AttestedCredentialsOptions
   readonly #limits: CredentialLimits
   readonly #judge: PeerJudge
-  /** The quote that each peer stands on, for as long as anyone holds the peer. */
-  readonly #quotes = new WeakMap<AttestedPeer, Quote>()
+  /** The quote that each peer stands on, and what it stated to be, for as long as anyone holds the peer. */
+  readonly #known = new WeakMap<AttestedPeer, { readonly quote: Quote; readonly role: AttestedRole }>()
   #identity: AttestedIdentity
   #renewal: NodeJS.Timeout | undefined
   #closed = false
@@ -101,9 +101,10 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
     const deadline = withDeadline(signal, this.#limits.exchangeTimeoutMs)
     try {
       const shown = await this.#admit(socket, certificate, deadline.signal)
-      const fresh = await this.#exchange(socket, identity, shown, deadline.signal)
-      this.#quotes.set(fresh.peer, fresh.quote)
-      return fresh.peer
+      const { proven, role } = await this.#exchange(socket, identity, shown, deadline.signal)
+      const { peer, quote } = proven
+      this.#known.set(peer, { quote, role })
+      return peer
     } finally {
       deadline.release()
     }
@@ -114,9 +115,9 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
    * AttestationError or PolicyError when it must be dropped, and with what the source threw when nothing could be learnt.
    */
   async reverify(peer: AttestedPeer): Promise<AttestedPeer> {
-    const quote = this.quoteOf(peer)
-    const again = await this.#judge.judge(quote)
-    this.#quotes.set(again, quote)
+    const known = this.#knownOf(peer)
+    const again = await this.#judge.judge(known.quote)
+    this.#known.set(again, known)
     return again
   }
 
@@ -127,9 +128,18 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
 
   /** The fresh quote of a peer that these credentials authenticated: what collateral must be fetched for, and the audit record keeps. */
   quoteOf(peer: AttestedPeer): Quote {
-    const quote = this.#quotes.get(peer)
-    assert(quote, 'a peer that these credentials did not authenticate')
-    return quote
+    return this.#knownOf(peer).quote
+  }
+
+  /** What the peer's attested code stated to be. */
+  roleOf(peer: AttestedPeer): AttestedRole {
+    return this.#knownOf(peer).role
+  }
+
+  #knownOf(peer: AttestedPeer) {
+    const known = this.#known.get(peer)
+    assert(known, 'a peer that these credentials did not authenticate')
+    return known
   }
 
   /** Step 2: channel, certificate, the quote in it, policy. */
@@ -157,7 +167,7 @@ export class AttestedCredentials implements Credentials<AttestedPeer> {
     return exchangeQuotes({
       socket,
       own: { role, nonce: randomBytes(nonceBytes), publicKeyHash: keyHashOf(identity) },
-      peerRole: role === 'server' ? 'worker' : 'server',
+      peerRoles: role === 'server' ? ['worker', 'follower'] : ['server'],
       peerPublicKeyHash: shown.publicKeyHash,
       jobDigest,
       quote: (reportData) => platform.quote(reportData),
@@ -204,7 +214,7 @@ function newIdentity(options: AttestedCredentialsOptions, { lifetimeMs }: Creden
 }
 
 /** The exporter binds a quote to a channel in TLS 1.3 only; and a resumed session is older than its nonces. */
-function requireChannel(socket: TLSSocket): void {
+export function requireChannel(socket: TLSSocket): void {
   const [protocol, resumed] = [socket.getProtocol(), socket.isSessionReused()]
   if (protocol === 'TLSv1.3' && !resumed) return
   throw new RatlsError(
@@ -214,7 +224,8 @@ function requireChannel(socket: TLSSocket): void {
   )
 }
 
-function requireFresh(quote: Quote, reportData: Uint8Array, shown: Quote): void {
+/** The quote is of this connection, and of the enclave that the certificate showed. */
+export function requireFresh(quote: Quote, reportData: Uint8Array, shown: Quote): void {
   if (!quote.report.reportData.equals(reportData))
     throw new RatlsError(
       'ratls-quote-not-fresh',

@@ -9,14 +9,19 @@ import type { TLSSocket } from 'node:tls'
 import { cancelled } from './deadline.ts'
 import { RatlsError } from './ratls-error.ts'
 
-export const frameTypes = { hello: 1, quote: 2, accepted: 3, refused: 4 } as const
+/** `proof` and `key` are of key provisioning (keys/provisioning-exchange.ts); a frame that is not due is refused unread. */
+export const frameTypes = { hello: 1, quote: 2, accepted: 3, refused: 4, proof: 5, key: 6 } as const
 export type FrameType = keyof typeof frameTypes
 
 /** Gramine allows 8192 for a quote; refusals are short sentences. */
-const maxBodyBytes = { hello: 66, quote: 16_384, accepted: 0, refused: 1024 } as const satisfies Record<
-  FrameType,
-  number
->
+const maxBodyBytes = {
+  hello: 66,
+  quote: 16_384,
+  accepted: 0,
+  refused: 1024,
+  proof: 96,
+  key: 8192,
+} as const satisfies Record<FrameType, number>
 const headerBytes = 3
 
 export interface Frame {

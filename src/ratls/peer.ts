@@ -17,8 +17,8 @@ const maxRemembered = 16
 
 export interface PeerJudgeOptions {
   readonly policy: Policy
-  /** What `self` in the policy means: our own MRENCLAVE, hex, from the platform. */
-  readonly self: string
+  /** What `self` in the policy means: our own MRENCLAVE, hex, from the platform. Undefined outside of an enclave. */
+  readonly self: string | undefined
   readonly collateral: CollateralSource
   readonly clock: MonotonicClock
 }

@@ -1,6 +1,12 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { encodeSafetensors, parseSafetensors } from './safetensors.ts'
+import { type NamedTensor, parseSafetensors, streamSafetensors, tableTensors, wholeTensor } from './safetensors.ts'
+
+async function encoded(metadata: Readonly<Record<string, string>>, tensors: readonly NamedTensor[]): Promise<Buffer[]> {
+  const parts: Buffer[] = []
+  for await (const part of streamSafetensors(metadata, tensors.map(wholeTensor))) parts.push(Buffer.from(part))
+  return parts
+}
 
 function fileOf(header: unknown, data = 0): Buffer {
   const json = typeof header === 'string' ? Buffer.from(header) : Buffer.from(JSON.stringify(header))
@@ -15,11 +21,9 @@ const tensor = (begin: number, end: number, shape: unknown = [(end - begin) / 4]
   data_offsets: [begin, end],
 })
 
-test('the bytes of a small file, as the format describes them', () => {
-  const [length, header, data] = encodeSafetensors({
-    metadata: { version: '7' },
-    tensors: [{ name: 'w', shape: [2, 1], data: Float32Array.of(1, -2) }],
-  })
+test('the bytes of a small file, as the format describes them', async () => {
+  const tensors = [{ name: 'w', shape: [2, 1], data: Float32Array.of(1, -2) }]
+  const [length, header, data] = await encoded({ version: '7' }, tensors)
   expect(Buffer.from(header!).toString().trimEnd()).toBe(
     '{"__metadata__":{"version":"7"},"w":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}',
   )
@@ -28,7 +32,7 @@ test('the bytes of a small file, as the format describes them', () => {
   expect(Buffer.from(data!).toString('hex')).toBe('0000803f000000c0')
 })
 
-test('what is written is read, bit for bit and in order', () => {
+test('what is written is read, bit for bit and in order', async () => {
   const values = fc.array(fc.float(), { maxLength: 20 })
   const tensors = fc.uniqueArray(fc.record({ name: fc.string({ minLength: 1 }), values }), {
     selector: ({ name }) => name,
@@ -36,15 +40,63 @@ test('what is written is read, bit for bit and in order', () => {
   })
   // JSON objects order names like "0" first, and one name is the format's own.
   const usable = tensors.filter((all) => all.every(({ name }) => !/^\d+$|^__/.test(name)))
-  fc.assert(
-    fc.property(usable, (all) => {
+  await fc.assert(
+    fc.asyncProperty(usable, async (all) => {
       const file = {
         metadata: { job: 'j' },
         tensors: all.map(({ name, values }) => ({ name, shape: [values.length], data: Float32Array.from(values) })),
+        ids: [],
       }
-      expect(parseSafetensors(Buffer.concat(encodeSafetensors(file)))).toEqual(file)
+      expect(parseSafetensors(Buffer.concat(await encoded(file.metadata, file.tensors)))).toEqual(file)
     }),
   )
+})
+
+describe('tensors that come in pieces', () => {
+  const blocks = [
+    {
+      table: 'users',
+      width: 2,
+      slots: ['sum'],
+      ids: Uint32Array.of(4294967295, 3),
+      values: Float32Array.of(1, 2, 9, 9, 3, 4, 9, 9),
+    },
+    { table: 'users', width: 2, slots: ['sum'], ids: Uint32Array.of(7), values: Float32Array.of(5, 6, 9, 9) },
+  ]
+  const written = async (rows: number): Promise<Buffer> => {
+    const parts: Uint8Array[] = []
+    const tensors = tableTensors({ name: 'users', width: 2, rows }, () => blocks)
+    for await (const part of streamSafetensors({ version: '7' }, tensors)) parts.push(part)
+    return Buffer.concat(parts)
+  }
+
+  test('a table is its ids and their values, without the state of the optimizer', async () => {
+    const bytes = await written(3)
+    const end = 8 + Number(bytes.readBigUInt64LE())
+    expect(JSON.parse(bytes.toString('utf8', 8, end))).toEqual({
+      __metadata__: { version: '7' },
+      'users/ids': { dtype: 'U32', shape: [3], data_offsets: [0, 12] },
+      'users/values': { dtype: 'F32', shape: [3, 2], data_offsets: [12, 36] },
+    })
+    const data = Uint8Array.from(bytes.subarray(end)).buffer
+    expect([...new Uint32Array(data, 0, 3)]).toEqual([4294967295, 3, 7])
+    expect([...new Float32Array(data, 12)]).toEqual([1, 2, 3, 4, 5, 6])
+  })
+
+  test('rows that are not as many as was said are a mistake', async () => {
+    await expect(written(4)).rejects.toThrow('bytes of users/ids')
+  })
+
+  test('what is written in pieces is the same file', async () => {
+    const data = Float32Array.of(1, -2, 3)
+    const bytes = new Uint8Array(data.buffer)
+    const parts: Uint8Array[] = []
+    const content = (): Uint8Array[] => [bytes.subarray(0, 5), bytes.subarray(5)]
+    for await (const part of streamSafetensors({ a: 'b' }, [{ name: 'w', dtype: 'F32', shape: [3], content }]))
+      parts.push(part)
+    const whole = await encoded({ a: 'b' }, [{ name: 'w', shape: [3], data }])
+    expect(Buffer.concat(parts)).toEqual(Buffer.concat(whole))
+  })
 })
 
 describe('a file that does not fit is refused', () => {
@@ -78,17 +130,16 @@ describe('a file that does not fit is refused', () => {
     expect(() => parseSafetensors(bytes)).toThrow(expect.objectContaining({ code: 'model-malformed' }))
   })
 
-  test('any damage to the header is refused or leaves a file of the same size', () => {
-    const whole = Buffer.concat(
-      encodeSafetensors({ metadata: {}, tensors: [{ name: 'w', shape: [2], data: Float32Array.of(1, 2) }] }),
-    )
+  test('any damage to the header is refused or leaves a file of the same size', async () => {
+    const data = Float32Array.of(1, 2)
+    const whole = Buffer.concat(await encoded({}, [{ name: 'w', shape: [2], data }]))
     fc.assert(
       fc.property(fc.nat({ max: whole.length - 9 }), fc.nat({ max: 255 }), (at, byte) => {
         const damaged = Buffer.from(whole)
         damaged[at] = byte
         try {
-          const { tensors } = parseSafetensors(damaged)
-          expect(tensors.map(({ data }) => [...data])).toEqual([[1, 2]])
+          const { tensors, ids } = parseSafetensors(damaged)
+          expect([...tensors, ...ids].map((each) => Buffer.from(each.data.buffer))).toEqual([Buffer.from(data.buffer)])
         } catch (error) {
           expect(error).toMatchObject({ code: 'model-malformed' })
         }

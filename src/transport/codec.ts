@@ -6,12 +6,13 @@ import {
   type DescMethodBiDiStreaming,
   fromBinary,
   type MessageShape,
-  toBinary,
 } from '@bufbuild/protobuf'
+import { encodePieces } from './encode.ts'
 import { TransportError } from './transport-error.ts'
 
 export interface Codec<Outgoing, Incoming> {
-  encode(message: Outgoing): Uint8Array
+  /** Pieces of one message; views of it where it holds much. */
+  encode(message: Outgoing): readonly Uint8Array[]
   decode(bytes: Uint8Array): Incoming
 }
 
@@ -32,7 +33,7 @@ export function codec<Out extends DescMessage, In extends DescMessage>(
   incoming: In,
 ): Codec<MessageShape<Out>, MessageShape<In>> {
   return {
-    encode: (message) => toBinary(outgoing, message),
+    encode: (message) => encodePieces(outgoing, message),
     decode: (bytes) => {
       try {
         // Unknown fields are dropped: keeping them would let a peer fill our memory with what nobody reads.

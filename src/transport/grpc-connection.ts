@@ -9,7 +9,7 @@ import { constants, type Http2Session, type Http2Stream, type IncomingHttpHeader
 import { AsyncQueue } from './async-queue.ts'
 import type { Codec } from './codec.ts'
 import type { Connection } from './connection.ts'
-import { assertMessageSize, encodeFrame, FrameDecoder } from './grpc-frame.ts'
+import { encodeFrame, FrameDecoder } from './grpc-frame.ts'
 import { isGone } from './grpc-request.ts'
 import { reasonOf, trailersOf } from './grpc-status.ts'
 import type { TransportLimits } from './limits.ts'
@@ -33,7 +33,7 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   readonly #decoder: FrameDecoder
   readonly #received: AsyncQueue<Incoming>
   /** Encoded and waiting for room. */
-  #waiting: { chunks: readonly Uint8Array[]; sent: () => void; failed: (error: Error) => void }[] = []
+  #waiting: { frame: Uint8Array; sent: () => void; failed: (error: Error) => void }[] = []
   /** What the peer said when it ended its half; gRPC requires it of servers only. */
   #peerTrailers: IncomingHttpHeaders | undefined
   #closing: Promise<void> | undefined
@@ -79,11 +79,9 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
   async send(message: Outgoing): Promise<void> {
     const { codec, limits } = this.#call
     this.#assertMaySend()
-    const payload = codec.encode(message)
-    assertMessageSize(payload.length, limits.maxMessageBytes)
-    const chunks = encodeFrame(payload)
+    const frame = encodeFrame(codec.encode(message), limits.maxMessageBytes)
     return new Promise((sent, failed) => {
-      this.#waiting.push({ chunks, sent, failed })
+      this.#waiting.push({ frame, sent, failed })
       this.#pump()
     })
   }
@@ -202,10 +200,8 @@ export class GrpcConnection<Peer, Outgoing, Incoming> implements Connection<Peer
     if (this.#failure !== undefined) this.#dropWaiting(this.#failure)
     while (this.#waiting.length > 0) {
       if (stream.writableLength + wire.queuedBytes > limits.sendBufferBytes) return
-      const { chunks, sent } = this.#waiting.shift()!
-      stream.cork()
-      for (const chunk of chunks) stream.write(chunk, () => this.#pump())
-      stream.uncork()
+      const { frame, sent } = this.#waiting.shift()!
+      stream.write(frame, () => this.#pump())
       sent()
     }
     this.#whenSent()

@@ -8,19 +8,23 @@ import { TransportError } from './transport-error.ts'
 
 export const frameHeaderBytes = 5
 
-/** Below this a copy costs less than a second write. */
-const joinBelowBytes = 16_384
-
-/** One message as the chunks to write: header and payload in one buffer when small, else apart and uncopied. */
-export function encodeFrame(payload: Uint8Array): readonly Uint8Array[] {
-  assert(payload.length <= 0xffff_ffff)
-  const small = payload.length < joinBelowBytes
-  const header = Buffer.allocUnsafe(small ? frameHeaderBytes + payload.length : frameHeaderBytes)
-  header.writeUInt8(0, 0)
-  header.writeUInt32BE(payload.length, 1)
-  if (!small) return [header, payload]
-  header.set(payload, frameHeaderBytes)
-  return [header]
+/**
+ * One message as one chunk to write, for each costs TLS a record and its own copy. A copy: what the pieces are views of may
+ * change as soon as this returns.
+ */
+export function encodeFrame(pieces: readonly Uint8Array[], maxMessageBytes: number): Buffer {
+  const length = pieces.reduce((sum, piece) => sum + piece.length, 0)
+  assertMessageSize(length, maxMessageBytes)
+  assert(length <= 0xffff_ffff)
+  const frame = Buffer.allocUnsafe(frameHeaderBytes + length)
+  frame.writeUInt8(0, 0)
+  frame.writeUInt32BE(length, 1)
+  let offset = frameHeaderBytes
+  for (const piece of pieces) {
+    frame.set(piece, offset)
+    offset += piece.length
+  }
+  return frame
 }
 
 /** Takes chunks as they come and gives whole messages. After an error it must not be used again. */

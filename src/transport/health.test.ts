@@ -11,7 +11,7 @@ import { encodeFrame, FrameDecoder } from './grpc-frame.ts'
 import { Health, listenForHealth } from './health.ts'
 
 function request(service: string): Buffer {
-  return Buffer.concat(encodeFrame(toBinary(HealthCheckRequestSchema, create(HealthCheckRequestSchema, { service }))))
+  return encodeFrame([toBinary(HealthCheckRequestSchema, create(HealthCheckRequestSchema, { service }))], 10_000)
 }
 
 function call(session: ClientHttp2Session, method: 'Check' | 'Watch', body: Buffer) {

@@ -108,7 +108,8 @@ function answerWatch(stream: ServerHttp2Stream, health: Health, service: string)
 function writeStatus(stream: ServerHttp2Stream, serving: boolean | undefined): void {
   const { SERVING, NOT_SERVING, SERVICE_UNKNOWN } = ServingStatus
   const status = serving === undefined ? SERVICE_UNKNOWN : serving ? SERVING : NOT_SERVING
-  for (const chunk of encodeFrame(messages.encode(create(HealthCheckResponseSchema, { status })))) stream.write(chunk)
+  const pieces = messages.encode(create(HealthCheckResponseSchema, { status }))
+  stream.write(encodeFrame(pieces, defaultLimits.maxMessageBytes))
 }
 
 export interface HealthListener {

@@ -196,10 +196,10 @@ describe('a client refuses', () => {
     }
   })
 
-  test('nobody there', async () => {
+  test('nobody there, or somebody who goes away', async () => {
     const { port } = await startRelay(1)
     expect(await codeOf(connectWorker(1))).toBe('connect-failed')
-    expect(await codeOf(connectWorker(port))).toBe('handshake-failed')
+    expect(await codeOf(connectWorker(port))).toBe('connection-lost')
   })
 })
 

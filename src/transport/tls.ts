@@ -170,9 +170,13 @@ export function verifySession(socket: TLSSocket): X509Certificate {
   return certificate
 }
 
+/** A peer that dies in the middle of a handshake may come back; one that does not speak our TLS is another matter. */
+const breaks: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ETIMEDOUT'])
+
 function handshakeFailure(cause: Error | undefined): TransportError {
-  const got = cause === undefined ? 'the end of the connection' : `${codeOf(cause)}`
-  return new TransportError('handshake-failed', `expected a TLS 1.3 handshake, got ${got}`, { cause })
+  const got = cause === undefined ? 'the end of the connection' : codeOf(cause)
+  const code = cause === undefined || breaks.has(got) ? 'connection-lost' : 'handshake-failed'
+  return new TransportError(code, `expected a TLS 1.3 handshake, got ${got}`, { cause })
 }
 
 /** OpenSSL's or the system's own code; its messages may quote the peer. */

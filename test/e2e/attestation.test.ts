@@ -46,7 +46,7 @@ test('by hand: look first, join, and judge again afterwards', async () => {
   const workers = await Promise.all(
     [0, 1].map(async (index) => {
       const data = `data-${index}`
-      await sandbox.run(['data', 'synthesize', data, '--records', '50', '--seed', `${index}`])
+      await sandbox.run(['data', 'synthesize', 'cifar10', data, '--records', '50', '--seed', `${index}`])
       const machine = ['--platform-machine', `owner-${index}`]
       const joining = ['--index', `${index}`, '--connect', address, '--data', data, '--out', `worker-${index}`]
       return sandbox.start(['worker', '--job', file, ...simulated, ...machine, ...joining])

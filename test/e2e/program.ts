@@ -76,7 +76,7 @@ export class Sandbox {
 
   /** A small synthetic set in `name`: `records` images in each of the six files. */
   async synthesize(name = 'images', records = 40): Promise<string> {
-    const { status, err } = await this.run(['data', 'synthesize', name, '--records', String(records)])
+    const { status, err } = await this.run(['data', 'synthesize', 'cifar10', name, '--records', String(records)])
     if (status !== 0) throw new Error(err)
     return this.path(name)
   }
@@ -90,6 +90,8 @@ export interface StartOptions {
   readonly nodeFlags?: readonly string[]
   /** Another build than this checkout's. */
   readonly entry?: string
+  /** Below the sandbox. */
+  readonly cwd?: string
 }
 
 export class Started {
@@ -100,11 +102,15 @@ export class Started {
   #heard: (() => void)[] = []
   #ended = false
 
-  constructor(sandbox: Sandbox, args: readonly string[], { env = {}, nodeFlags = [], entry = main }: StartOptions) {
+  constructor(
+    sandbox: Sandbox,
+    args: readonly string[],
+    { env = {}, nodeFlags = [], entry = main, cwd = '' }: StartOptions,
+  ) {
     const { PATH, HOME } = process.env
     mkdirSync(sandbox.path('cache'), { recursive: true })
     this.child = spawn(process.execPath, [...nodeFlags, entry, ...args], {
-      cwd: sandbox.directory,
+      cwd: sandbox.path(cwd),
       env: { PATH, HOME, CLOISTER_CACHE: sandbox.path('cache'), CLOISTER_ENGINE: engineDirectory, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     })

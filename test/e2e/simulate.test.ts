@@ -4,11 +4,12 @@ import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { parseSafetensors } from '../../src/storage/safetensors.ts'
 import { python, requires } from '../requirements.ts'
-import { anyEngine, Sandbox, smallJob } from './program.ts'
+import { anyEngine, type Reported, Sandbox, smallJob } from './program.ts'
 
 const kinds = new Set([
   ...['process-started', 'listening', 'progress', 'peer-joined', 'peer-left', 'peer-refused', 'connection-lost'],
   ...['step', 'update', 'update-refused', 'traffic', 'evaluation', 'saved', 'warning', 'failed', 'finished'],
+  ...['checkpointed', 'exported'],
 ])
 
 test('a job from its file to its result', async () => {
@@ -36,6 +37,7 @@ test('a job from its file to its result', async () => {
       // Both workers judged the server, and each kept what it saw.
       ...['evidence/server-peer-1.json', 'evidence/server-peer-2.json'],
       ...['evidence/worker0-peer-1.json', 'evidence/worker1-peer-1.json'],
+      ...['audit/server.jsonl', 'audit/worker0.jsonl', 'audit/worker1.jsonl'],
     ]),
   )
   expect(files.includes('model/graph.pb')).toBe(anyEngine === 'tensorflow')
@@ -56,6 +58,14 @@ test('a job from its file to its result', async () => {
       { name: 'worker1', examples: 100, evidence: { tcbStatus: 'UpToDate' } },
     ],
   })
+  const { peers } = sandbox.json('run/result.json') as { peers: [{ evidence: { mrEnclave: string } }] }
+  const { mrEnclave } = peers[0].evidence
+  const policy = ['--policy', 'run/evidence/policy.json', '--self', mrEnclave]
+  const audit = await sandbox.run(['audit', 'verify', 'run', ...policy])
+  expect(audit).toMatchObject({ status: 0, err: '' })
+  expect(audit.out.match(/^VERIFIED /gm)).toHaveLength(3)
+  expect(audit.out).not.toContain('NOTE')
+
   const stepLine = /^\S+ step: \d+, loss: \d+\.\d+, iter time: \d+\.\d+$/m
   expect(sandbox.read('run/worker0.log')).toMatch(stepLine)
   expect(sandbox.read('run/worker1.log')).toMatch(stepLine)
@@ -70,6 +80,31 @@ test('a job from its file to its result', async () => {
   const { tensors } = parseSafetensors(readFileSync(sandbox.path('run/model/variables.safetensors')))
   expect(tensors.length).toBeGreaterThan(10)
   for (const { data } of tensors) expect(data.every(Number.isFinite)).toBe(true)
+})
+
+test('with --json standard output is events alone, with --metrics one port has all processes', async () => {
+  const sandbox = new Sandbox()
+  const data = await sandbox.synthesize()
+  const job = sandbox.write('job.json', smallJob({ updates: 4 }))
+  const run = sandbox.start([
+    ...['simulate', '--job', job, '--data', data, '--out', 'run', '--engine', anyEngine],
+    ...['--json', '--metrics', '127.0.0.1:0'],
+  ])
+  const [, address] = (await run.says(/"metrics-served","address":"([^"]+)"/)) as unknown as [string, string]
+  for (const worker of [0, 1]) await run.says(new RegExp(`"source":"worker${worker}","kind":"process-started"`))
+  const metrics = await (await fetch(`http://${address}/metrics`)).text()
+  for (const process of ['server', 'worker0', 'worker1']) {
+    expect(metrics).toContain(`cloister_process_info{process="${process}"`)
+  }
+  const { status, out, err } = await run.exited
+  expect({ status, err }).toEqual({ status: 0, err: '' })
+  const events = out
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Reported)
+  expect(events.filter(({ source, kind }) => source === 'server' && kind === 'update')).toHaveLength(4)
+  expect(events.some((event) => event.kind === 'saved' && event.what === 'result')).toBe(true)
+  expect(sandbox.files('run')).toEqual(expect.arrayContaining(['loss.svg', 'accuracy.svg', 'tensorboard/server']))
 })
 
 test('two synchronous runs with one seed end in the same bytes, another seed in others', async () => {

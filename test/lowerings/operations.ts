@@ -1,6 +1,7 @@
 /** Cases of our own kernels. */
 import type * as tf from '@tensorflow/tfjs'
 import { createRandom } from '../../src/engine/random.ts'
+import { pairwiseDots, sigmoidCrossEntropy } from '../../src/models/interaction.ts'
 import { batchNormTraining, relu, sparseSoftmaxCrossEntropy } from '../../src/models/operations.ts'
 import type { Case, Drawn, Sample } from './differential.ts'
 
@@ -43,6 +44,25 @@ const crossEntropy: Case = {
   },
 }
 
+const pairwise: Case = {
+  name: 'pairwiseDots',
+  gradient: true,
+  sample: (s) => ({
+    inputs: [s.floats([s.integer(1, 4), s.integer(2, 7), s.integer(1, 5)])],
+    compute: (x) => pairwiseDots(x as tf.Tensor3D),
+  }),
+}
+
+const clickEntropy: Case = {
+  name: 'sigmoidCrossEntropy',
+  gradient: true,
+  sample: (s) => {
+    const shape = s.shape(2, 1, 7)
+    const compute = (labels?: tf.Tensor, logits?: tf.Tensor) => sigmoidCrossEntropy(labels!, logits!)
+    return { inputs: [s.floats(shape, 0, 1), s.floats(shape, -90, 90)], compute }
+  },
+}
+
 const random: Case = {
   name: 'random numbers',
   tolerance: 1e-6,
@@ -58,4 +78,13 @@ const random: Case = {
   },
 }
 
-export const operations: readonly Case[] = [batchNorm(4), batchNorm(2), batchNorm(3), statistics, crossEntropy, random]
+export const operations: readonly Case[] = [
+  batchNorm(4),
+  batchNorm(2),
+  batchNorm(3),
+  statistics,
+  crossEntropy,
+  pairwise,
+  clickEntropy,
+  random,
+]

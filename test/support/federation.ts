@@ -6,14 +6,25 @@ import type { AttestedPeer } from '../../src/attestation/policy.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { mean } from '../../src/federation/aggregators/mean.ts'
 import { systemClock } from '../../src/federation/clock.ts'
+import type { FleetLayout } from '../../src/federation/fleet.ts'
+import { Leader } from '../../src/federation/group.ts'
+import type { Manifest } from '../../src/federation/manifest.ts'
 import { ModelState, type ModelStateOptions, type Snapshot } from '../../src/federation/model-state.ts'
 import { momentum } from '../../src/federation/optimizers/momentum.ts'
+import { place } from '../../src/federation/placement.ts'
 import { Federation } from '../../src/federation/protocol/gen/cloister/v1/federation_pb.ts'
 import type { ServerMessage, WorkerMessage } from '../../src/federation/protocol/messages.ts'
 import type { Hello } from '../../src/federation/protocol/remote-worker.ts'
+import type { TableSpec } from '../../src/federation/row-initializer.ts'
+import { runServer } from '../../src/federation/run-server.ts'
 import { constant } from '../../src/federation/schedules.ts'
-import { runServer } from '../../src/federation/server.ts'
-import type { PendingUpdate, ServerJob, ServerLimits, ServerOptions } from '../../src/federation/server-options.ts'
+import type {
+  PeerDescription,
+  PendingUpdate,
+  ServerJob,
+  ServerLimits,
+  ServerOptions,
+} from '../../src/federation/server-options.ts'
 import type { Strategy } from '../../src/federation/strategies/strategy.ts'
 import { type SynchronousOptions, synchronous } from '../../src/federation/strategies/synchronous.ts'
 import { Training, type TrainingOptions } from '../../src/federation/training.ts'
@@ -29,12 +40,14 @@ import {
   linearStep,
   linearValues,
 } from './linear-training.ts'
+import { MemoryCheckpoints } from './memory-checkpoints.ts'
 
 export const batchSize = 6
 
-/** Whom the in-memory transport has authenticated: just a name, which may bind a worker index. */
+/** Whom the in-memory transport has authenticated: just a name, which may bind a worker index, and what it stated to be. */
 export interface NamedPeer {
   readonly name: string
+  readonly role?: PeerDescription['role']
   readonly workerIndex?: number
 }
 export type Peer = AttestedPeer & NamedPeer
@@ -43,8 +56,8 @@ export type Peer = AttestedPeer & NamedPeer
 const unattested = (peer: NamedPeer): Peer => peer as Peer
 
 const evidence: PeerEvidence = { platform: 'memory', detail: 'one process' }
-export const describe = ({ name, workerIndex }: Peer) =>
-  workerIndex === undefined ? { name, evidence } : { name, evidence, workerIndex }
+export const describe = ({ name, role = 'worker', workerIndex }: Peer): PeerDescription =>
+  workerIndex === undefined ? { name, evidence, role } : { name, evidence, role, workerIndex }
 
 export const testJob: ServerJob = {
   digest: new Uint8Array(32).fill(1),
@@ -53,6 +66,14 @@ export const testJob: ServerJob = {
   totalUpdates: 6,
   evaluateEvery: 0,
   saveEvery: 0,
+  synchronous: true,
+  minimumToStart: 1,
+}
+
+export const linearLayout: FleetLayout = layoutOf(linearManifest, [], 1)
+
+export function layoutOf(manifest: Manifest, tables: readonly TableSpec[], servers: number): FleetLayout {
+  return { manifest, tables, placement: place(manifest, tables, servers) }
 }
 
 export const testLimits: ServerLimits = { helloMs: 10_000, evaluationMs: 10_000, withoutWorkersMs: 10_000 }
@@ -83,9 +104,10 @@ export function savedModel({ version, parameters }: Snapshot): SavedModel {
   return { version, values: Object.fromEntries(values) }
 }
 
-type Wire = MemoryListener<Peer, typeof Federation.method.join.input, typeof Federation.method.join.output>
+export type Wire = MemoryListener<Peer, typeof Federation.method.join.input, typeof Federation.method.join.output>
 
 export interface RunningServer {
+  readonly checkpoints: MemoryCheckpoints
   readonly wire: Wire
   readonly events: CloisterEvent[]
   readonly saved: SavedModel[]
@@ -93,38 +115,52 @@ export interface RunningServer {
   readonly result: ReturnType<typeof runServer>
 }
 
-interface ServerSettings extends Partial<Omit<ServerOptions<Peer>, 'job' | 'limits'>> {
+export interface ServerSettings extends Partial<Omit<ServerOptions<Peer>, 'job' | 'limits' | 'checkpoints'>> {
+  readonly wire?: Wire
+  readonly checkpoints?: MemoryCheckpoints
   readonly job?: Partial<ServerJob>
   readonly limits?: Partial<ServerLimits>
 }
 
-export function startServer(engine: Engine, settings: ServerSettings = {}): RunningServer {
-  const wire: Wire = listenInMemory<Peer, typeof Federation.method.join.input, typeof Federation.method.join.output>({
-    identity: unattested({ name: 'server' }),
+export function memoryWire(name: string): Wire {
+  return listenInMemory<Peer, typeof Federation.method.join.input, typeof Federation.method.join.output>({
+    identity: unattested({ name, role: 'server' }),
     method: Federation.method.join,
     authenticate: async (claimed) => claimed,
   })
+}
+
+export function startServer(engine: Engine, settings: ServerSettings = {}): RunningServer {
   const [events, saved, stop]: [CloisterEvent[], SavedModel[], AbortController] = [[], [], new AbortController()]
-  const { job, limits, events: alsoTo, ...rest } = settings
+  const { job, limits, events: alsoTo, wire = memoryWire('server'), ...rest } = settings
+  const { checkpoints = new MemoryCheckpoints() } = settings
+  const wholeJob = { ...testJob, ...job }
+  const layout = settings.layout ?? linearLayout
   const result = runServer<Peer>({
     listener: wire,
     describe,
     engine,
-    model: linearModel(engine),
-    strategy: allOf(2),
+    layout,
+    server: 0,
+    group: new Leader({ servers: 1, jobDigest: wholeJob.digest, placementDigest: layout.placement.digest }),
+    createModel: (restored) => linearModel(engine, restored),
+    createStrategy: () => allOf(2),
     schedule: constant(0.1),
-    save: async (snapshot) => {
+    checkpoints,
+    release: async (model) => {
+      const snapshot = model.snapshot()
       saved.push(savedModel(snapshot))
+      snapshot.release()
     },
     clock: systemClock,
     signal: stop.signal,
     ...rest,
     events: both(events, alsoTo),
-    job: { ...testJob, ...job },
+    job: wholeJob,
     limits: { ...testLimits, ...limits },
   })
   result.catch(() => undefined)
-  return { wire, events, saved, stop, result }
+  return { wire, events, saved, stop, result, checkpoints }
 }
 
 export type WorkerConnection = Connection<Peer, WorkerMessage, ServerMessage>
@@ -166,7 +202,8 @@ export function helloOf(worker: number, changes: Partial<Hello> = {}): Hello {
   const session = new Uint8Array(16).fill(100 + worker)
   const planDigest = new Uint8Array(32).fill(2)
   const dataSource = 'invented'
-  return { jobDigest: testJob.digest, planDigest, worker, examples: 60, session, dataSource, ...changes }
+  const place = { server: 0, placementDigest: linearLayout.placement.digest }
+  return { jobDigest: testJob.digest, planDigest, worker, examples: 60, session, dataSource, ...place, ...changes }
 }
 
 export interface RunningWorker {
@@ -180,22 +217,24 @@ interface WorkerSettings extends Partial<Omit<WorkerOptions<Peer>, 'hello'>> {
   readonly training?: Training
 }
 
-/** `server` may be exchanged while it runs: a worker connects to what is there. */
+/** `wireOf` may answer differently while it runs: a worker connects to what is there. */
 export function startWorker(
   engine: Engine,
-  server: () => Wire,
+  wireOf: (server: number) => Wire,
   worker: number,
   settings: WorkerSettings = {},
 ): RunningWorker {
   const [events, stop]: [CloisterEvent[], AbortController] = [[], new AbortController()]
   const { hello, events: alsoTo, ...rest } = settings
   const result = runWorker<Peer>({
-    connect: () => connectTo(server(), { name: `worker ${worker}` }),
+    connect: (server) => connectTo(wireOf(server), { name: `worker ${worker}` }),
     describe,
     mayRetry: () => true,
     engine,
-    manifest: linearManifest,
+    layout: linearLayout,
     training: linearTraining(engine, worker, 2),
+    synchronous: true,
+    prefetch: false,
     reconnectForMs: 5_000,
     clock: systemClock,
     signal: stop.signal,
@@ -215,11 +254,12 @@ export function linearTraining(
 ): Training {
   return new Training({
     manifest: linearManifest,
+    tables: [],
     step: linearStep(engine, batchSize),
     evaluation: linearEvaluation(engine, batchSize),
-    batches: linearBatches(batchSize, party, parties),
+    batch: linearBatches(batchSize, parties),
     heldOut: () => linearHeldOut(batchSize, party, parties),
-    seed: 7,
+    seed: () => 7,
     ...changes,
   })
 }

@@ -74,6 +74,7 @@ export function linearStep(
           ['dense/kernel', outputs['dense/kernel']!],
           ['dense/bias', outputs['dense/bias']!],
         ]),
+        rowGradients: new Map(),
         statistics: new Map([['input/mean', outputs.mean!]]),
         dispose() {
           for (const output of Object.values(outputs)) output.dispose()
@@ -124,9 +125,9 @@ export function linearBatch(first: number, batchSize: number, stride = 1): Batch
   return { x, y }
 }
 
-/** Endless: batch n of party p out of `parties` holds the examples n·b·parties + p, + p + parties, …: disjoint. */
-export async function* linearBatches(batchSize: number, party = 0, parties = 1): AsyncGenerator<Batch> {
-  for (let first = 0; ; first += batchSize * parties) yield linearBatch(first + party, batchSize, parties)
+/** Batch n of data shard s out of `shards` holds the examples n·b·shards + s, + s + shards, …: disjoint. */
+export function linearBatches(batchSize: number, shards = 1): TrainingOptions['batch'] {
+  return async ({ shard, position }) => linearBatch(position * batchSize * shards + shard, batchSize, shards)
 }
 
 export async function* linearHeldOut(batchSize: number, party = 0, parties = 1): AsyncGenerator<Batch> {

@@ -5,7 +5,7 @@
  * A round closes as soon as one of these holds, and never with fewer than `minimumWorkers` pushes:
  *   1. `take` workers have pushed (all of the job's workers, or N of M);
  *   2. every worker that may still push has pushed: a lost worker is not waited for, one that has not joined yet is;
- *   3. `deadlineMs` have passed since the round's first push.
+ *   3. `deadlineMs` have passed since the round's first push; where nothing is said, ten times as long as rounds usually take.
  * What comes after its round has closed is dropped, and its worker goes on with the new parameters.
  */
 import assert from 'node:assert/strict'
@@ -15,7 +15,7 @@ import { type Contribution, type Decision, type Situation, type Strategy, wait }
 export interface SynchronousOptions {
   readonly take: number
   readonly minimumWorkers: number
-  /** No deadline when absent. */
+  /** Derived from the rounds so far when absent. */
   readonly deadlineMs?: number
 }
 
@@ -24,6 +24,7 @@ export function synchronous<C extends Contribution>(options: SynchronousOptions)
   assert(minimumWorkers >= 1 && take >= minimumWorkers)
   let round = new Map<number, C>()
   let dueAt: number | undefined
+  const usual = new UsualRound()
 
   function review({ expected, now }: Situation): Decision<C> {
     const everyone = [...expected].every((worker) => round.has(worker))
@@ -32,6 +33,7 @@ export function synchronous<C extends Contribution>(options: SynchronousOptions)
     const contributions = [...round.values()].sort((a, b) => a.worker - b.worker)
     round = new Map()
     dueAt = undefined
+    usual.closed(now)
     return { kind: 'apply', contributions, rateFactor: 1 }
   }
 
@@ -61,8 +63,33 @@ export function synchronous<C extends Contribution>(options: SynchronousOptions)
         return { kind: 'drop', contribution: replaced, error }
       }
       round.set(contribution.worker, contribution)
-      if (deadlineMs !== undefined) dueAt ??= situation.now + deadlineMs
+      dueAt ??= situation.now + (deadlineMs ?? usual.deadlineMs)
       return review(situation)
     },
+  }
+}
+
+const remembered = 15
+/** A deadline is for workers that hang, not for those that are slow now and then. */
+const patience = 10
+const leastDeadlineMs = 10_000
+/** Tracing, warming up: the first rounds are no measure. */
+const firstDeadlineMs = 120_000
+
+/** How long rounds take, from one update to the next. */
+class UsualRound {
+  readonly #durationsMs: number[] = []
+  #closedAt: number | undefined
+
+  closed(now: number): void {
+    if (this.#closedAt !== undefined) this.#durationsMs.push(now - this.#closedAt)
+    if (this.#durationsMs.length > remembered) this.#durationsMs.shift()
+    this.#closedAt = now
+  }
+
+  get deadlineMs(): number {
+    if (this.#durationsMs.length < 3) return firstDeadlineMs
+    const sorted = this.#durationsMs.toSorted((a, b) => a - b)
+    return Math.max(leastDeadlineMs, patience * sorted[sorted.length >> 1]!)
   }
 }

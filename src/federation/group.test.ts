@@ -1,0 +1,134 @@
+/** Leader and follower by themselves: a server talks to what says it is another one. */
+import { afterAll, describe, expect, test } from 'vitest'
+import { connectTo, kinds, memoryWire, testJob, type WorkerConnection } from '../../test/support/federation.ts'
+import { startServers } from '../../test/support/server-group.ts'
+import { createJavascriptEngine } from '../engine/javascript.ts'
+import { Follower, Leader } from './group.ts'
+import { MessageReader } from './protocol/message-reader.ts'
+import { serverMessage, type WorkerMessage, workerMessage } from './protocol/messages.ts'
+
+const engine = createJavascriptEngine()
+afterAll(() => engine.close())
+
+const placementDigest = new Uint8Array(32).fill(4)
+const options = { servers: 2, jobDigest: testJob.digest, placementDigest }
+type Greeting = Extract<Parameters<typeof workerMessage>[0], { case: 'serverHello' }>['value']
+const greeting = { protocol: 2, jobDigest: testJob.digest, placementDigest, server: 1, steps: [] }
+
+/** A follower's end and the leader's end of one connection. */
+async function link(): Promise<{ here: WorkerConnection; there: Parameters<Leader['attend']>[0] }> {
+  const wire = memoryWire('leader')
+  const here = await connectTo(wire, { name: 'follower', role: 'follower' })
+  const arrived = await wire.connections[Symbol.asyncIterator]().next()
+  if (arrived.done) throw new Error('nobody arrived')
+  return { here, there: arrived.value }
+}
+
+describe('a leader', () => {
+  /** A job of two servers whose follower is the test itself. */
+  function leading() {
+    const group = startServers(engine, { servers: 2, workers: 1, totalUpdates: 1, only: [0] })
+    const say = async (changes: Partial<Greeting> = {}, role: 'follower' | 'worker' = 'follower') => {
+      const connection = await connectTo(group.wires[0]!, { name: 'another', role })
+      const hello = { ...greeting, placementDigest: group.layout.placement.digest, ...changes }
+      await connection.send(workerMessage({ case: 'serverHello', value: hello }))
+      return { connection, messages: connection.incoming[Symbol.asyncIterator]() }
+    }
+    return { server: group.servers[0]!, say }
+  }
+
+  test.each<[string, Partial<Greeting>, string, ('follower' | 'worker')?]>([
+    ['another protocol', { protocol: 1 }, 'protocol-unsupported'],
+    ['another job', { jobDigest: new Uint8Array(32).fill(9) }, 'job-mismatch'],
+    ['another placement', { placementDigest: new Uint8Array(32).fill(9) }, 'placement-mismatch'],
+    ['the leader’s own index', { server: 0 }, 'server-index-unknown'],
+    ['an index beyond the job', { server: 2 }, 'server-index-unknown'],
+    ['what attested to be a worker', {}, 'message-unexpected', 'worker'],
+  ])(
+    'refuses %s',
+    async (_, changes, code, role) => {
+      const { server, say } = leading()
+      const { connection, messages } = await say(changes, role)
+      const { value } = await messages.next()
+      expect(value?.message).toMatchObject({ case: 'refused', value: { code } })
+      connection.destroy()
+      expect(kinds(server.events, 'peer-refused')).toMatchObject([{ address: 'another', error: { code } }])
+      server.stop.abort()
+      await server.result.catch(() => undefined)
+    },
+    5_000,
+  )
+
+  test('begins anew when a follower comes back before its old connection was found dead', async () => {
+    const { server, say } = leading()
+    const first = await say()
+    expect((await first.messages.next()).value?.message).toMatchObject({ case: 'serverWelcome', value: { step: 0 } })
+    // The first connection hangs, as a network can let it: nobody has closed it.
+    const second = await say()
+    expect((await second.messages.next().catch(() => undefined))?.value?.message.case ?? 'cut').toMatch(
+      /serverWelcome|cut/,
+    )
+    expect(kinds(server.events, 'warning').map(({ error }) => error.code)).toEqual(['servers-scattered'])
+    for (const { connection } of [first, second]) connection.destroy()
+    server.stop.abort()
+    await server.result.catch(() => undefined)
+  })
+
+  test('says the newest step that every server has', async () => {
+    const leader = new Leader({ ...options, servers: 3 })
+    const links = [await link(), await link()]
+    const steps = [
+      [2, 4, 6],
+      [4, 5],
+    ]
+    for (const [index, { there }] of links.entries()) {
+      const reader = new MessageReader<WorkerMessage>(there.incoming)
+      void leader.attend(there, reader, {
+        ...greeting,
+        $typeName: 'cloister.v1.ServerHello',
+        server: index + 1,
+        steps: steps[index]!,
+      })
+    }
+    expect(await leader.begin([1, 2, 4, 6], new AbortController().signal)).toBe(4)
+    for (const { here } of links) {
+      const { value } = await here.incoming[Symbol.asyncIterator]().next()
+      expect(value?.message).toMatchObject({ case: 'serverWelcome', value: { step: 4 } })
+      here.destroy()
+    }
+  })
+})
+
+describe('a follower', () => {
+  test('whose leader goes away before it has answered tries again', async () => {
+    const links = [await link(), await link()]
+    let attempts = 0
+    const follower = new Follower({ ...options, server: 1, connect: async () => links[attempts++]!.here })
+    const begun = follower.begin([3], new AbortController().signal)
+    for (const { there } of links) {
+      const { value } = await there.incoming[Symbol.asyncIterator]().next()
+      expect(value?.message).toMatchObject({ case: 'serverHello', value: { server: 1, steps: [3] } })
+      if (there === links[0]!.there) there.destroy()
+      else await there.send(serverMessage({ case: 'serverWelcome', value: { step: 3 } }))
+    }
+    expect(await begun).toBe(3)
+  })
+
+  test('that was refused says why and does not try again', async () => {
+    const { here, there } = await link()
+    let attempts = 0
+    const follower = new Follower({
+      ...options,
+      server: 1,
+      connect: async () => {
+        attempts++
+        return here
+      },
+    })
+    const begun = follower.begin([], new AbortController().signal)
+    const refused = { code: 'placement-mismatch', message: 'another plan', hint: 'look' }
+    await there.send(serverMessage({ case: 'refused', value: refused }))
+    await expect(begun).rejects.toMatchObject({ code: 'placement-mismatch' })
+    expect(attempts).toBe(1)
+  })
+})

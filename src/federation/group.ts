@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Several servers as one. Server 0 leads: it says from which step all go on, in synchronous mode whose pushes make each
+ * version, when to save, and when training is over. Followers are connected to it over connections that attest both sides, as
+ * workers' do. When a server is lost, all go back to the newest step that every one of them has on disk.
+ */
+import assert from 'node:assert/strict'
+import type { Connection } from '../transport/connection.ts'
+import { hex, sameBytes } from './admission.ts'
+import { Deferred } from './deferred.ts'
+import { claim, FederationError, refusalFromPeer } from './federation-error.ts'
+import type { ServerHello } from './protocol/gen/cloister/v1/federation_pb.ts'
+import { lost, MessageReader } from './protocol/message-reader.ts'
+import {
+  protocolVersion,
+  type ServerMessage,
+  serverMessage,
+  unexpected,
+  type WorkerMessage,
+  workerMessage,
+} from './protocol/messages.ts'
+import { verifyProtocol } from './protocol/remote-worker.ts'
+
+export interface GroupOptions {
+  readonly servers: number
+  readonly jobDigest: Uint8Array
+  readonly placementDigest: Uint8Array
+}
+
+type FollowerConnection = Connection<unknown, ServerMessage, WorkerMessage>
+type LeaderConnection = Connection<unknown, WorkerMessage, ServerMessage>
+
+interface Link {
+  readonly connection: FollowerConnection
+  readonly reader: MessageReader<WorkerMessage>
+  readonly steps: readonly number[]
+  /** Worker → version of its push that this follower holds. */
+  readonly held: Map<number, number>
+  /** Step → why it could not be saved; empty when it was. */
+  readonly saved: Map<number, string>
+}
+
+/** The leader's side. With one server there is nobody to lead, and nothing waits. */
+export class Leader {
+  readonly kind = 'leader'
+  readonly #options: GroupOptions
+  #links = new Map<number, Link>()
+  #gathered = new Deferred<void>()
+  #broken = new Deferred<never>()
+  /** Asked again whenever a follower says something. */
+  #waiting: { readonly when: () => boolean; readonly done: Deferred<void> }[] = []
+
+  constructor(options: GroupOptions) {
+    this.#options = options
+  }
+
+  /** Rejects when a server is lost: then nothing of this epoch counts but what is on disk. */
+  get broken(): Promise<never> {
+    return this.#broken.promise
+  }
+
+  /** A follower's connection, whose first message is its hello. Resolves when it is gone. */
+  async attend(
+    connection: FollowerConnection,
+    reader: MessageReader<WorkerMessage>,
+    hello: ServerHello,
+  ): Promise<void> {
+    this.#verify(hello)
+    const link: Link = { connection, reader, steps: hello.steps, held: new Map(), saved: new Map() }
+    const before = this.#links.get(hello.server)
+    this.#links.set(hello.server, link)
+    if (before !== undefined) {
+      // What it had was of an epoch that it has left, though nobody told us.
+      before.connection.destroy()
+      this.#break(scattered(hello.server, lost('it came back on another connection')))
+    }
+    if (this.#links.size === this.#options.servers - 1) this.#gathered.resolve()
+    try {
+      for (;;) this.#take(link, (await reader.read()).message)
+    } catch (error) {
+      connection.destroy()
+      if (this.#links.get(hello.server) === link) {
+        this.#links.delete(hello.server)
+        this.#break(scattered(hello.server, error))
+      }
+    }
+  }
+
+  /** When all are there: the newest step that everybody has; 0 when there is none. */
+  async begin(steps: readonly number[], signal: AbortSignal): Promise<number> {
+    while (this.#links.size < this.#options.servers - 1) {
+      this.#gathered = new Deferred<void>()
+      await orAborted(this.#gathered.promise, signal)
+    }
+    this.#broken = new Deferred<never>()
+    const links = [...this.#links.values()]
+    const common = steps.filter((step) => links.every((link) => link.steps.includes(step)))
+    const step = Math.max(0, ...common)
+    this.#tell({ case: 'serverWelcome', value: { step } })
+    return step
+  }
+
+  /** Ends an epoch: followers join anew, with the steps that they have by then. */
+  regroup(): void {
+    if (this.#options.servers === 1) return
+    for (const { connection } of this.#links.values()) connection.destroy()
+    this.#links.clear()
+    this.#waiting = []
+  }
+
+  /** Resolves once every follower holds this worker's push for this version. */
+  async everywhere(worker: number, baseVersion: number): Promise<void> {
+    await this.#when(() => [...this.#links.values()].every(({ held }) => held.get(worker) === baseVersion))
+  }
+
+  announceRound(baseVersion: number, workers: readonly number[]): void {
+    this.#tell({ case: 'round', value: { baseVersion, workers: [...workers] } })
+  }
+
+  /** Resolves when every follower has it on disk. */
+  async save(step: number): Promise<void> {
+    this.#tell({ case: 'save', value: { step } })
+    await this.#when(() => [...this.#links.values()].every(({ saved }) => saved.has(step)))
+    for (const [server, { saved }] of this.#links) {
+      const failure = saved.get(step)
+      if (failure === undefined || failure === '') continue
+      throw new FederationError('checkpoint-unusable', `step ${step}: server ${server} could not save it: ${failure}`, {
+        hint: 'See its log. Training goes on; the step before stays the one to go back to.',
+      })
+    }
+  }
+
+  async complete(stopped: boolean): Promise<void> {
+    const links = [...this.#links.values()]
+    this.#links.clear()
+    await Promise.allSettled(
+      links.map(async (link) => {
+        await this.#send(link, { case: 'complete', value: { stopped } })
+        await link.connection.close()
+        await link.reader.drain()
+        link.connection.destroy()
+      }),
+    )
+  }
+
+  #verify({ protocol, jobDigest, placementDigest, server }: ServerHello): void {
+    verifyProtocol(protocol)
+    const { servers } = this.#options
+    if (server < 1 || server >= servers) {
+      throw new FederationError('server-index-unknown', `expected a follower from 1 to ${servers - 1}, got ${server}`, {
+        hint: 'The job says how many servers there are; the leader is server 0.',
+      })
+    }
+    verifySame('job-mismatch', 'job', this.#options.jobDigest, jobDigest)
+    verifySame('placement-mismatch', 'placement', this.#options.placementDigest, placementDigest)
+  }
+
+  #take(link: Link, message: WorkerMessage['message']): void {
+    if (message.case === 'held') link.held.set(message.value.worker, message.value.baseVersion)
+    else if (message.case === 'saved') {
+      link.saved.set(message.value.step, claim(message.value.failure))
+    } else throw unexpected('held or saved', message.case)
+    this.#waiting = this.#waiting.filter(({ when, done }) => {
+      if (!when()) return true
+      done.resolve()
+      return false
+    })
+  }
+
+  async #when(when: () => boolean): Promise<void> {
+    if (when()) return
+    const done = new Deferred<void>()
+    this.#waiting.push({ when, done })
+    await Promise.race([done.promise, this.#broken.promise])
+  }
+
+  #tell(message: Parameters<typeof serverMessage>[0]): void {
+    for (const link of this.#links.values()) {
+      this.#send(link, message).catch(() => link.connection.destroy())
+    }
+  }
+
+  async #send({ connection }: Link, message: Parameters<typeof serverMessage>[0]): Promise<void> {
+    await connection.send(serverMessage(message))
+  }
+
+  #break(error: FederationError): void {
+    this.#broken.reject(error)
+  }
+}
+
+export interface FollowerOptions extends GroupOptions {
+  readonly server: number
+  /** Authenticates the leader; tries again for as long as it makes sense. */
+  readonly connect: (signal: AbortSignal) => Promise<LeaderConnection>
+}
+
+/** What the leader says, in its order. */
+export type Command =
+  | { readonly kind: 'round'; readonly baseVersion: number; readonly workers: readonly number[] }
+  | { readonly kind: 'save'; readonly step: number }
+  | { readonly kind: 'complete'; readonly stopped: boolean }
+
+export class Follower {
+  readonly kind = 'follower'
+  readonly #options: FollowerOptions
+  #connection: LeaderConnection | undefined
+  #reader: MessageReader<ServerMessage> | undefined
+  #broken = new Deferred<never>()
+
+  constructor(options: FollowerOptions) {
+    assert(options.server > 0)
+    this.#options = options
+  }
+
+  get broken(): Promise<never> {
+    return this.#broken.promise
+  }
+
+  /** A leader that goes away before it has answered is asked again. */
+  async begin(steps: readonly number[], signal: AbortSignal): Promise<number> {
+    this.#broken = new Deferred<never>()
+    for (;;) {
+      try {
+        return await this.#join(steps, signal)
+      } catch (error) {
+        const isLost = error instanceof FederationError && error.code === 'peer-lost'
+        if (!isLost || signal.aborted) throw error
+      }
+    }
+  }
+
+  async #join(steps: readonly number[], signal: AbortSignal): Promise<number> {
+    const { connect, jobDigest, placementDigest, server } = this.#options
+    const connection = await connect(signal)
+    const reader = new MessageReader(connection.incoming)
+    this.#connection = connection
+    this.#reader = reader
+    const abort = (): void => connection.destroy()
+    signal.addEventListener('abort', abort)
+    if (signal.aborted) abort()
+    try {
+      await this.#send({
+        case: 'serverHello',
+        value: { protocol: protocolVersion, jobDigest, placementDigest, server, steps: [...steps] },
+      })
+      const { message } = await reader.read()
+      if (message.case === 'refused') throw refusalFromPeer(message.value)
+      if (message.case !== 'serverWelcome') throw unexpected('serverWelcome', message.case)
+      return message.value.step
+    } catch (error) {
+      connection.destroy()
+      throw error
+    } finally {
+      signal.removeEventListener('abort', abort)
+    }
+  }
+
+  /** Gives the leader's commands to `take` until it says that training is over, or is lost. */
+  async listen(take: (command: Command) => void): Promise<void> {
+    const reader = this.#reader
+    assert(reader !== undefined)
+    try {
+      for (;;) {
+        const { message } = await reader.read()
+        if (message.case === 'round') take({ kind: 'round', ...message.value })
+        else if (message.case === 'save') take({ kind: 'save', step: message.value.step })
+        else if (message.case === 'complete') {
+          take({ kind: 'complete', stopped: message.value.stopped })
+          await this.#connection?.close()
+          await reader.drain()
+          this.#connection?.destroy()
+          return
+        } else throw unexpected('round, save or complete', message.case)
+      }
+    } catch (error) {
+      this.#broken.reject(scattered(0, error))
+    }
+  }
+
+  held(worker: number, baseVersion: number): void {
+    this.#send({ case: 'held', value: { worker, baseVersion } }).catch(() => this.#connection?.destroy())
+  }
+
+  saved(step: number, failure = ''): void {
+    this.#send({ case: 'saved', value: { step, failure } }).catch(() => this.#connection?.destroy())
+  }
+
+  regroup(): void {
+    this.#connection?.destroy()
+  }
+
+  async #send(message: Parameters<typeof workerMessage>[0]): Promise<void> {
+    assert(this.#connection !== undefined)
+    await this.#connection.send(workerMessage(message)).catch((cause: unknown) => {
+      throw lost('the connection to the leader broke', cause)
+    })
+  }
+}
+
+function verifySame(
+  code: 'job-mismatch' | 'placement-mismatch',
+  what: string,
+  ours: Uint8Array,
+  theirs: Uint8Array,
+): void {
+  if (sameBytes(ours, theirs)) return
+  throw new FederationError(code, `expected the ${what} ${hex(ours)}, got a server of the ${what} ${hex(theirs)}`, {
+    hint: 'Give all servers the same job file and the same version of Cloister.',
+  })
+}
+
+function scattered(server: number, cause: unknown): FederationError {
+  const why = cause instanceof Error ? cause.message : String(cause)
+  return new FederationError('servers-scattered', `expected all servers of the job, lost server ${server}: ${why}`, {
+    hint: 'Start it again: all servers then go on from the newest step that every one of them has on disk.',
+    cause,
+  })
+}
+
+function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void =>
+      reject(
+        new FederationError('server-stopping', 'expected all servers of the job, got a stop while waiting for them', {
+          hint: 'Somebody stopped this server before training began.',
+        }),
+      )
+    if (signal.aborted) return abort()
+    signal.addEventListener('abort', abort, { once: true })
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
+  })
+}

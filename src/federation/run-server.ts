@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * A parameter server from its start to its end: it receives whoever comes and serves one epoch after the other. What a server
+ * does in an epoch, the six steps, is in server.ts.
+ */
+import type { AttestedPeer } from '../attestation/policy.ts'
+import { publicError } from '../errors.ts'
+import { Deferred } from './deferred.ts'
+import { FederationError } from './federation-error.ts'
+import { Reception } from './reception.ts'
+import { modelOf, progressOf } from './saved-state.ts'
+import { Server } from './server.ts'
+import { serverStopping } from './server-ends.ts'
+import type { ServerOptions, ServerResult } from './server-options.ts'
+
+/**
+ * Resolves when training is complete or stopped; throws when it can't go on. What was learnt is saved in each case. When
+ * another server of the job is lost, all begin a new epoch from what every one of them has on disk.
+ */
+export async function runServer<Peer extends AttestedPeer>(options: ServerOptions<Peer>): Promise<ServerResult> {
+  const { clock, describe, events, group, limits, listener, signal } = options
+  let epoch = new Deferred<Server<Peer>>()
+  const reception = new Reception<Peer>({
+    listener,
+    describe,
+    onWorker: async (arrival, hello) => (await epoch.promise).attend(arrival, hello),
+    async onServer({ connection, reader }, hello) {
+      if (group.kind === 'leader') return group.attend(connection, reader, hello)
+      throw new FederationError('server-index-unknown', 'expected the leader to be asked, got a follower', {
+        hint: 'Followers connect to server 0 of the job.',
+      })
+    },
+    helloMs: limits.helloMs,
+    clock,
+    events,
+  })
+  try {
+    for (;;) {
+      const server = await begin(options)
+      epoch.resolve(server)
+      const scattered = await Promise.race([server.run(), reception.failed]).then(
+        () => undefined,
+        (error: unknown) => error,
+      )
+      if (scattered === undefined) return server.result
+      if (!(scattered instanceof FederationError) || scattered.code !== 'servers-scattered') throw scattered
+      events({ kind: 'warning', error: publicError(scattered) })
+      epoch = new Deferred<Server<Peer>>()
+      group.regroup()
+      if (signal.aborted) return server.result
+    }
+  } finally {
+    epoch.promise.catch(() => undefined)
+    epoch.reject(serverStopping())
+    await reception.close()
+  }
+}
+
+/** From the newest step that all servers have. */
+async function begin<Peer extends AttestedPeer>(options: ServerOptions<Peer>): Promise<Server<Peer>> {
+  const { checkpoints, createModel, events, group, signal } = options
+  const step = await group.begin(checkpoints?.steps ?? [], signal)
+  if (step === 0) await requireNothingLost(checkpoints)
+  await checkpoints?.discardAfter(step)
+  if (step === 0 || checkpoints === undefined) return new Server(options, createModel(undefined), 0, undefined)
+  const saved = await checkpoints.read(step)
+  const progress = progressOf(saved)
+  if (progress.auditHead !== undefined) options.audit?.requireHead(progress.auditHead)
+  const model = createModel(modelOf(saved, progress.version))
+  for await (const block of saved.rows) model.loadRows(block)
+  events({ kind: 'resumed', step })
+  return new Server(options, model, step, progress)
+}
+
+/** To begin anew beside checkpoints of a step that was once on disk everywhere must be somebody's decision. */
+async function requireNothingLost(checkpoints: ServerOptions['checkpoints']): Promise<void> {
+  const newest = checkpoints?.steps.at(-1)
+  if (checkpoints === undefined || newest === undefined) return
+  const { durableStep } = progressOf(await checkpoints.read(newest))
+  if (durableStep === 0) return
+  throw new FederationError(
+    'checkpoints-lost',
+    `expected a step that all servers have, got none; here is step ${newest}`,
+    {
+      hint:
+        'Another server came without its checkpoints: bring them back. To begin anew, move the checkpoints of all servers away. ' +
+        'Nothing was deleted.',
+    },
+  )
+}

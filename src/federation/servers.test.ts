@@ -1,0 +1,117 @@
+/** Several servers as one, over the in-memory transport: tensors and rows spread over them, rounds agreed, one step restored. */
+import { afterAll, describe, expect, test } from 'vitest'
+import { batchSize, kinds, layoutOf } from '../../test/support/federation.ts'
+import { partOf, startServers, startTableWorker, tableModel, tableState } from '../../test/support/server-group.ts'
+import { table, tableManifest, tableTraining } from '../../test/support/table-training.ts'
+import { createJavascriptEngine } from '../engine/javascript.ts'
+import { systemClock } from './clock.ts'
+import { trainLocally } from './local.ts'
+import { constant } from './schedules.ts'
+
+const engine = createJavascriptEngine()
+afterAll(() => engine.close())
+
+async function undisturbed(servers: number, workers: number, totalUpdates: number) {
+  const group = startServers(engine, { servers, workers, totalUpdates })
+  const running = Array.from({ length: workers }, (_, worker) => startTableWorker(engine, group, worker))
+  const results = await Promise.all(running.map(({ result }) => result))
+  await Promise.all(group.servers.map(({ result }) => result))
+  return { group, running, results, state: tableState(group) }
+}
+
+describe('synchronous', () => {
+  test('the model has the same bits on one, two and three servers', async () => {
+    const [one, two, three] = [await undisturbed(1, 2, 5), await undisturbed(2, 2, 5), await undisturbed(3, 2, 5)]
+    expect(one.state.rows.size).toBeGreaterThan(20)
+    expect(two.state).toEqual(one.state)
+    expect(three.state).toEqual(one.state)
+    for (const { results, group } of [two, three]) {
+      expect(results).toMatchObject([{ reason: 'complete' }, { reason: 'complete' }])
+      expect(kinds(group.servers[0]!.events, 'peer-left').map(({ reason }) => reason)).toEqual(['finished', 'finished'])
+      for (const { events } of group.servers) {
+        expect(kinds(events, 'update').map(({ step, contributions }) => [step, contributions])).toEqual(
+          [1, 2, 3, 4, 5].map((step) => [step, 2]),
+        )
+      }
+    }
+  })
+
+  test('two workers with batch b equal one process with batch 2b, rows of the table too', async () => {
+    const [federated, model] = [await undisturbed(2, 2, 6), tableModel(engine, layoutOf(tableManifest, [table], 1), 0)]
+    const { heldOut } = await trainLocally({
+      engine,
+      model,
+      training: tableTraining(engine, 0, 1, 2 * batchSize),
+      schedule: constant(0.1),
+      totalUpdates: 6,
+      evaluateEvery: 0,
+      clock: systemClock,
+      events: () => undefined,
+      signal: new AbortController().signal,
+    })
+    const alone = partOf(model)
+    const begun = partOf(tableModel(engine, layoutOf(tableManifest, [table], 1), 0))
+    const trained = [...alone.rows].filter(([id, row]) => row.some((value, at) => value !== begun.rows.get(id)![at]))
+    expect(trained.length).toBeGreaterThan(40)
+    const close = (got: readonly number[], expected: readonly number[], what: string): void => {
+      expect(got.length).toBe(expected.length)
+      for (const [at, value] of expected.entries()) {
+        expect(Math.abs(got[at]! - value), `${what}[${at}]`).toBeLessThan(2e-6)
+      }
+    }
+    for (const [id, row] of alone.rows) close(federated.state.rows.get(id)!, row, `row ${id}`)
+    for (const [name, values] of alone.tensors) close(federated.state.tensors.get(name)!, values, name)
+    expect(federated.results[0]!.scores.loss).toBeCloseTo(heldOut.scores.loss!, 5)
+  })
+
+  test('scores are the same however many servers there are', async () => {
+    const scores = await Promise.all(
+      [1, 2].map(async (servers) => (await undisturbed(servers, 2, 3)).results[0]!.scores),
+    )
+    expect(scores[0]!.loss).toBeGreaterThan(0)
+    expect(scores[1]).toEqual(scores[0])
+  })
+})
+
+describe('a follower that loses its leader', () => {
+  /** Cuts the newest connection between servers when `when` says so, from the follower's side: it notices first. */
+  async function run(when: (kind: string, told: number) => boolean) {
+    let [told, cuts] = [0, 0]
+    const links: { destroy(): void }[] = []
+    const group = startServers(engine, {
+      servers: 2,
+      workers: 2,
+      totalUpdates: 6,
+      job: { saveEvery: 2 },
+      onLink: (link) => links.push(link),
+      events: ({ kind }) => {
+        if (cuts === 0 && when(kind, ++told)) {
+          cuts++
+          links.at(-1)!.destroy()
+        }
+      },
+    })
+    const running = [0, 1].map((worker) => startTableWorker(engine, group, worker))
+    await Promise.all(running.map(({ result }) => result))
+    await Promise.all(group.servers.map(({ result }) => result))
+    expect(cuts).toBe(1)
+    return group
+  }
+
+  test('all go back to the newest step that both have, and end with the same bits', async () => {
+    const { state } = await undisturbed(2, 2, 6)
+    let updates = 0
+    const group = await run((kind) => kind === 'update' && ++updates === 7)
+    expect(tableState(group)).toEqual(state)
+    expect(kinds(group.servers[0]!.events, 'warning').map(({ error }) => error.code)).toContain('servers-scattered')
+    const resumed = group.servers.map(({ events }) => kinds(events, 'resumed').map(({ step }) => step))
+    expect(resumed[0]).toEqual(resumed[1])
+    expect(resumed[0]!.length).toBe(1)
+  })
+
+  test('before anything is saved: all begin anew', async () => {
+    const { state } = await undisturbed(2, 2, 6)
+    const group = await run((kind) => kind === 'update')
+    expect(tableState(group)).toEqual(state)
+  })
+})
