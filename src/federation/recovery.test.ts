@@ -119,6 +119,36 @@ describe('a worker that dies', () => {
     expect(ofWorker1).toEqual(['peer-joined', 'peer-left', 'peer-joined', 'peer-left'])
   })
 
+  test('with its push waiting in the round: it computes that batch again, none is skipped or counted twice', async () => {
+    const back = new Deferred<void>()
+    let pushes = 0
+    const server = startServer(engine, {
+      job: { totalUpdates: 5 },
+      createStrategy() {
+        const strategy = allOf(2, { minimumWorkers: 2 })
+        const add = strategy.add
+        strategy.add = (update, situation) => {
+          if (update.worker === 1) pushes++
+          if (pushes === 2) connections[0]!.destroy()
+          if (pushes === 3) back.resolve()
+          return add(update, situation)
+        }
+        return strategy
+      },
+    })
+    const { connect, connections } = cuttable(server)
+    const step = linearStep(engine, batchSize)
+    const worker = startWorker(engine, () => server.wire, 1, {
+      connect,
+      training: linearTraining(engine, 1, 2, { step }),
+    })
+    const other = startWorker(engine, () => server.wire, 0, { training: heldAt(1, 0, back.promise, () => undefined) })
+    await Promise.all([server.result, worker.result, other.result])
+    expect(step.seeds.map(([, position]) => position)).toEqual([0, 1, 1, 2, 3, 4])
+    expect(kinds(server.events, 'update').map(({ contributions }) => contributions)).toEqual([2, 2, 2, 2, 2])
+    expect(kinds(server.events, 'update-refused')).toMatchObject([{ worker: 1, error: { code: 'push-replaced' } }])
+  })
+
   test('and comes back before that was noticed takes its own place', async () => {
     const server = startServer(engine, { job: { workers: 1, totalUpdates: 2 }, createStrategy: () => allOf(1) })
     const stale = await connectTo(server.wire, { name: 'stale' })

@@ -31,7 +31,7 @@ import { serverStopping, trainingFinished, workersGone } from './server-ends.ts'
 import type { PendingUpdate, ServerOptions, ServerResult } from './server-options.ts'
 import { remoteWorkerOf, Session } from './session.ts'
 import type { Following } from './strategies/following.ts'
-import type { Decision, Situation, Strategy } from './strategies/strategy.ts'
+import { type Decision, pushReplaced, type Situation, type Strategy } from './strategies/strategy.ts'
 import { TensorPool } from './tensor-set.ts'
 
 /** One epoch: from the newest step that all servers have to the end of training, or until a server of the job is lost. */
@@ -187,7 +187,10 @@ export class Server<Peer extends AttestedPeer> {
     const { group, job } = this.#options
     const { remote, worker } = session
     const leads = group.kind === 'leader'
-    if (leads) await this.#preparing.with(remote, worker)
+    if (leads) {
+      await this.#preparing.with(remote, worker)
+      await this.#beginAnew(worker)
+    }
     const task = leads ? this.#taskFor(session) : undefined
     const [{ totalUpdates }, { version }, { durableStep }] = [job, this.#model, this.#saver]
     await remote.welcome({ version, totalUpdates, durableStep, task })
@@ -198,6 +201,16 @@ export class Server<Peer extends AttestedPeer> {
         this.#contribute(session, request.push) // ③ after ② over there
       else this.#answer(session, request.pull).catch((error: unknown) => session.expel(error)) // ⑤
     })
+  }
+
+  /** A worker that comes back computes again what it had in hand: what it pushed and is not in the model yet does not count. */
+  async #beginAnew(worker: number): Promise<void> {
+    this.#inTurn(async () => {
+      const withdrawn = this.#strategy.withdraw(worker)
+      if (withdrawn !== undefined) this.#drop(withdrawn, pushReplaced(worker))
+      this.#plan.leave(worker)
+    })
+    await this.#turn
   }
 
   /** ⑤ at once if asynchronous, at round's end if not. */
@@ -211,8 +224,10 @@ export class Server<Peer extends AttestedPeer> {
     }
     // Its pushes from before this pull are in the parameters. Who pulls ahead computes meanwhile and waits for nothing.
     await session.settled()
+    if (group.kind === 'leader') await this.#started.promise
+    // It went away meanwhile, and may be back: what it gets next is the new session's to say.
+    if (this.#sessions.get(worker) !== session) return
     if (group.kind === 'leader') {
-      await this.#started.promise
       const evaluation = this.#scoring.of(worker)
       if (evaluation !== undefined) {
         await remote.evaluate(pull, evaluation.snapshot.version)
@@ -266,7 +281,9 @@ export class Server<Peer extends AttestedPeer> {
     const add = (): void =>
       this.#inTurn(async () => {
         if (!this.#pending.has(update)) return
+        const inPlace = this.#sessions.get(worker) ?? session
         if (group.kind === 'leader' && this.#complete) this.#drop(update, trainingFinished(job.totalUpdates))
+        else if (group.kind === 'leader' && inPlace !== session) this.#drop(update, pushReplaced(worker))
         else await this.#carryOut(this.#strategy.add(update, this.#situation()))
         if (group.kind === 'follower' && job.synchronous && this.#pending.has(update))
           group.held(worker, push.baseVersion)

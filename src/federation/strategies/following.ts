@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import { FederationError } from '../federation-error.ts'
-import { type Contribution, type Decision, type Situation, type Strategy, wait } from './strategy.ts'
+import { type Contribution, type Decision, pushReplaced, type Situation, type Strategy, wait } from './strategy.ts'
 
 export interface Following<C extends Contribution> extends Strategy<C> {
   /** What the leader decided for `baseVersion`. */
@@ -18,15 +18,14 @@ export function following<C extends Contribution>(): Following<C> {
     name: 'following',
     dueAt: undefined,
     review: () => wait,
+    // The leader may have counted on it already.
+    withdraw: () => undefined,
     add(contribution: C, { version }: Situation): Decision<C> {
       if (contribution.baseVersion < version) return { kind: 'drop', contribution, error: late(contribution, version) }
       const replaced = held.get(contribution.worker)
       held.set(contribution.worker, contribution)
       if (replaced === undefined) return wait
-      const error = new FederationError('push-replaced', `worker ${contribution.worker} came back and pushed anew`, {
-        hint: 'Nothing to do: the newer push counts.',
-      })
-      return { kind: 'drop', contribution: replaced, error }
+      return { kind: 'drop', contribution: replaced, error: pushReplaced(contribution.worker) }
     },
     round(baseVersion, workers) {
       const contributions = workers.map((worker) => {

@@ -4,7 +4,7 @@
  * at every push, whenever workers come or go, and when the time it named has come. To add one: a file here and a line in
  * the wiring table.
  */
-import type { FederationError } from '../federation-error.ts'
+import { FederationError } from '../federation-error.ts'
 
 /** What a strategy sees of a push. */
 export interface Contribution {
@@ -35,8 +35,16 @@ export interface Strategy<C extends Contribution> {
   add(contribution: C, situation: Situation): Decision<C>
   /** Without a new push: workers came or went, or `dueAt` has passed. */
   review(situation: Situation): Decision<C>
+  /** Gives back the push of this worker that it holds, if it may still do without: the worker came back and pushes anew. */
+  withdraw(worker: number): C | undefined
   /** When to ask for a review at the latest, on the server's clock. */
   readonly dueAt: number | undefined
 }
 
 export const wait = { kind: 'wait' } as const
+
+export function pushReplaced(worker: number): FederationError {
+  return new FederationError('push-replaced', `worker ${worker} came back and pushes anew`, {
+    hint: 'Nothing to do: the newer push counts.',
+  })
+}

@@ -32,6 +32,18 @@ test('a new round begins empty', () => {
   expect([push(1), push(2), push(0)]).toEqual(['wait', 'wait', [0, 1, 2]])
 })
 
+test('a push that is withdrawn is missed again, and the deadline runs anew', () => {
+  const { strategy, push } = round({ deadlineMs: 500 })
+  expect([push(2), push(1)]).toEqual(['wait', 'wait'])
+  expect(strategy.withdraw(2)).toMatchObject({ worker: 2, baseVersion: 5 })
+  expect(strategy.withdraw(2)).toBeUndefined()
+  expect(strategy.dueAt).toBe(1500)
+  expect(push(0)).toBe('wait')
+  expect([strategy.withdraw(0)?.worker, strategy.withdraw(1)?.worker]).toEqual([0, 1])
+  expect(strategy.dueAt).toBeUndefined()
+  expect([push(0), push(1), push(2)]).toEqual(['wait', 'wait', [0, 1, 2]])
+})
+
 describe('N of M', () => {
   test('closes with the N-th push; the straggler is dropped with a reason and its next push counts', () => {
     const { strategy, push, situation } = round({ take: 2, minimumWorkers: 2 })

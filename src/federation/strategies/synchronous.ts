@@ -10,7 +10,7 @@
  */
 import assert from 'node:assert/strict'
 import { FederationError } from '../federation-error.ts'
-import { type Contribution, type Decision, type Situation, type Strategy, wait } from './strategy.ts'
+import { type Contribution, type Decision, pushReplaced, type Situation, type Strategy, wait } from './strategy.ts'
 
 export interface SynchronousOptions {
   readonly take: number
@@ -43,6 +43,12 @@ export function synchronous<C extends Contribution>(options: SynchronousOptions)
       return dueAt
     },
     review,
+    withdraw(worker) {
+      const withdrawn = round.get(worker)
+      round.delete(worker)
+      if (round.size === 0) dueAt = undefined
+      return withdrawn
+    },
     add(contribution: C, situation: Situation): Decision<C> {
       const late = situation.version - contribution.baseVersion
       if (late > 0) {
@@ -57,10 +63,7 @@ export function synchronous<C extends Contribution>(options: SynchronousOptions)
       if (replaced !== undefined) {
         // The round is as full as before, so there is nothing to review.
         round.set(contribution.worker, contribution)
-        const error = new FederationError('push-replaced', `worker ${contribution.worker} came back and pushed anew`, {
-          hint: 'Nothing to do: the newer push counts.',
-        })
-        return { kind: 'drop', contribution: replaced, error }
+        return { kind: 'drop', contribution: replaced, error: pushReplaced(contribution.worker) }
       }
       round.set(contribution.worker, contribution)
       dueAt ??= situation.now + (deadlineMs ?? usual.deadlineMs)
