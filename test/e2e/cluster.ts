@@ -12,6 +12,8 @@ export interface ClusterOptions {
   readonly saveEvery?: number
   /** Prefix of the run directories. */
   readonly name: string
+  /** Workers that are there from the beginning; all when absent. */
+  readonly present?: readonly number[]
 }
 
 /** DLRM on a few thousand synthetic clicks: small enough that a step takes milliseconds. */
@@ -54,6 +56,7 @@ export async function simulatedPlatform(sandbox: Sandbox): Promise<unknown> {
 /** One party: a process that is started again, in its directory, whenever it ends otherwise than well. */
 export class Party {
   readonly name: string
+  /** Its run directory in the sandbox. */
   readonly directory: string
   /** How it ended each time but the last. */
   readonly failures: Exit[] = []
@@ -62,6 +65,7 @@ export class Party {
   process: Started
   readonly #start: (resume: boolean) => Started
   #heldDown: Promise<unknown> = Promise.resolve()
+  #left = false
 
   constructor(name: string, directory: string, start: (resume: boolean) => Started) {
     this.name = name
@@ -71,17 +75,23 @@ export class Party {
     this.done = this.#keepUp()
   }
 
-  /** `meanwhile`: done to it while it is down. */
-  kill(meanwhile: Promise<unknown> | (() => Promise<unknown>) = Promise.resolve()): void {
-    const { exited } = this.process
-    this.#heldDown = typeof meanwhile === 'function' ? exited.then(meanwhile) : meanwhile
+  /** `whileDown`: done to it before it is started again. */
+  kill(whileDown: () => unknown = () => undefined): void {
+    this.#heldDown = this.process.exited.then(whileDown)
     this.process.kill('SIGKILL')
+  }
+
+  /** It goes in order, and does not come back. */
+  leave(): Promise<void> {
+    this.#left = true
+    this.process.kill('SIGINT')
+    return this.done
   }
 
   async #keepUp(): Promise<void> {
     for (;;) {
       const exit = await this.process.exited
-      if (exit.status === 0) return
+      if (exit.status === 0 || this.#left) return
       this.failures.push(exit)
       await this.#heldDown
       // As whatever watches over it on its machine would.
@@ -119,7 +129,8 @@ export class Cluster {
     ]
     const cluster = new Cluster(options, files)
     for (let index = 0; index < job.servers; index++) await cluster.#startServer(index)
-    for (let index = 0; index < job.workers; index++) cluster.startWorker(index)
+    const { present = Array.from({ length: job.workers }, (_, index) => index) } = options
+    for (const index of present) cluster.startWorker(index)
     return cluster
   }
 
@@ -127,9 +138,10 @@ export class Cluster {
     return [...this.servers, ...this.workers]
   }
 
-  /** A worker that joins now, in a directory of its own. */
-  startWorker(index: number, directory = `${this.#options.name}-worker${index}`): Party {
-    const role = ['worker', '--index', String(index), ...this.#files, '--out', directory]
+  /** A worker that joins now, on a machine and in a directory of its own. */
+  startWorker(index: number, machine = `worker${index}`): Party {
+    const directory = `${this.#options.name}-${machine}`
+    const role = ['worker', '--index', String(index), ...this.#files, '--out', directory, '--platform-machine', machine]
     const addresses = this.proxies.flatMap(({ address }) => ['--connect', address])
     const worker = new Party(`worker${index}`, directory, (resume) =>
       this.#options.sandbox.start([...role, ...addresses, ...(resume ? ['--resume'] : [])]),
@@ -165,6 +177,12 @@ export class Cluster {
 
   async reaches(version: number): Promise<void> {
     await eventually(() => (this.reached >= version ? true : undefined))
+  }
+
+  /** The leader is asked to end the job; who is left goes too. */
+  async stop(): Promise<void> {
+    for (const party of this.parties) void party.leave()
+    await this.finished()
   }
 
   async finished(): Promise<void> {

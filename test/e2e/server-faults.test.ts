@@ -2,12 +2,14 @@
  * Servers and workers of one real job are killed with −9 at seeded moments, connections are cut, disks filled, a checkpoint
  * damaged: the job always finishes, and loses no checkpoint that was reported. CLOISTER_FAULTS=50 does it at length.
  */
-import { readFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { parseSafetensors } from '../../src/storage/safetensors.ts'
-import { Cluster, simulatedPlatform, smallRecommendation, synthesizeClicks } from './cluster.ts'
-import { type Reported, Sandbox } from './program.ts'
+import { Cluster, type Party, simulatedPlatform, smallRecommendation, synthesizeClicks } from './cluster.ts'
+import { eventually, type Reported, Sandbox } from './program.ts'
 
 const kills = Number(process.env.CLOISTER_FAULTS ?? 8)
 const updates = Math.max(160, kills * 20)
@@ -51,6 +53,31 @@ function expectNothingLost(events: readonly Reported[]): void {
   expect(durable).toBeGreaterThan(0)
 }
 
+function expectSameValues(sandbox: Sandbox, calm: Cluster, shaken: Cluster): void {
+  const undisturbed = learnt(sandbox, calm)
+  expect(undisturbed.size).toBeGreaterThan(1000)
+  const disturbed = learnt(sandbox, shaken)
+  expect([...disturbed.keys()]).toEqual([...undisturbed.keys()])
+  // One by one: the difference of two whole models would fill the screen.
+  expect([...undisturbed].filter(([name, value]) => disturbed.get(name) !== value).map(([name]) => name)).toEqual([])
+}
+
+/** No file of the process may grow beyond `bytes`: as on a full disk, what it writes next fails in the middle. */
+function limitFiles({ process }: Party, bytes: number | 'unlimited'): void {
+  execFileSync('prlimit', ['--pid', String(process.pid), `--fsize=${bytes}:`])
+}
+
+/** Flips a bit of every file of the newest checkpoint. */
+function damageNewest(directory: string): void {
+  const steps = readdirSync(directory).map((name) => Number.parseInt(name, 10))
+  const newest = Math.max(...steps)
+  for (const name of readdirSync(directory).filter((name) => Number.parseInt(name, 10) === newest)) {
+    const bytes = readFileSync(join(directory, name))
+    bytes[bytes.length >> 1]! ^= 1
+    writeFileSync(join(directory, name), bytes)
+  }
+}
+
 const synchronous = { name: 'synchronous', quorum: workers, minimumWorkers: workers, deadlineMs: 3_600_000 }
 
 test(`${kills} kills, connections cut: a synchronous job ends with the weights of an undisturbed one`, async () => {
@@ -83,10 +110,111 @@ test(`${kills} kills, connections cut: a synchronous job ends with the weights o
   }
   expectNothingLost(shaken.leaderEvents)
   expect(sandbox.json('shaken-server0/result.json')).toMatchObject({ steps: updates, interrupted: false })
-  const undisturbed = learnt(sandbox, calm)
-  expect(undisturbed.size).toBeGreaterThan(1000)
-  const disturbed = learnt(sandbox, shaken)
-  expect([...disturbed.keys()]).toEqual([...undisturbed.keys()])
-  // One by one: the difference of two whole models would fill the screen.
-  expect([...undisturbed].filter(([name, value]) => disturbed.get(name) !== value).map(([name]) => name)).toEqual([])
+  expectSameValues(sandbox, calm, shaken)
+})
+
+test('a full disk, then a damaged checkpoint: nothing is lost but time', async () => {
+  const sandbox = new Sandbox()
+  const data = await synthesizeClicks(sandbox)
+  const admission = await simulatedPlatform(sandbox)
+  // Workers were told that the damaged checkpoint was safe: going on from an older one is for the parties to accept.
+  const mode = { ...synchronous, quorum: 2, minimumWorkers: 2 }
+  const job = smallRecommendation({
+    servers,
+    workers: 2,
+    training: { updates: 120, mode },
+    rest: { rollback: 'accept' },
+  })
+  const calm = await Cluster.start({ sandbox, job, data, admission, name: 'calm' })
+  await calm.finished()
+
+  const shaken = await Cluster.start({ sandbox, job, data, admission, name: 'shaken' })
+  const [leader, follower] = shaken.servers as [Party, Party]
+  const warnings = ({ directory }: Party): string[] =>
+    sandbox.events(directory).flatMap((event) => (event.kind === 'warning' ? [event.error.code] : []))
+  const isFull = ({ directory }: Party) =>
+    eventually(() => (warnings({ directory } as Party).includes('storage-full') ? true : undefined))
+  await shaken.reaches(15)
+  for (const server of [follower, leader]) {
+    limitFiles(server, 60_000)
+    await isFull(server)
+    limitFiles(server, 'unlimited')
+  }
+  const saved = (): number => shaken.leaderEvents.filter(({ kind }) => kind === 'checkpointed').length
+  const before = saved()
+  await eventually(() => (saved() >= before + 2 ? true : undefined))
+  leader.kill(() => damageNewest(sandbox.path(leader.directory, 'checkpoints/server')))
+  await shaken.finished()
+  expect(warnings(leader)).toContain('sealed-damaged')
+  expect(sandbox.json('shaken-server0/result.json')).toMatchObject({ steps: 120, interrupted: false })
+  expectSameValues(sandbox, calm, shaken)
+})
+
+test.each(['refuse', 'accept'])('servers with an older copy of their checkpoints: %s', async (rollback) => {
+  const sandbox = new Sandbox()
+  const data = await synthesizeClicks(sandbox)
+  const admission = await simulatedPlatform(sandbox)
+  const job = smallRecommendation({ workers: 1, training: { updates: 2000 }, rest: { rollback } })
+  const cluster = await Cluster.start({ sandbox, job, data, admission, name: 'run', saveEvery: 100 })
+  const [server, worker] = cluster.parties as [Party, Party]
+  const checkpoints = sandbox.path(server.directory, 'checkpoints')
+  const [old, newer] = [sandbox.path('old'), sandbox.path('newer')]
+  await cluster.reaches(110)
+  const killed = server.process
+  server.kill(() => cpSync(checkpoints, old, { recursive: true }))
+  await killed.exited
+  await eventually(() => (cluster.leaderEvents.some((event) => event.kind === 'resumed') ? true : undefined))
+  const first = cluster.reached
+  await cluster.reaches(first + 250)
+  server.kill(() => {
+    cpSync(checkpoints, newer, { recursive: true })
+    rmSync(checkpoints, { recursive: true })
+    cpSync(old, checkpoints, { recursive: true })
+  })
+  if (rollback === 'refuse') {
+    const [refused] = await eventually(() => (worker.failures.length > 0 ? worker.failures : undefined))
+    expect(refused).toMatchObject({ status: 1, err: expect.stringContaining('cloister: server-rolled-back: ') })
+    // The operator brings the newer ones back.
+    server.kill(() => {
+      rmSync(checkpoints, { recursive: true })
+      cpSync(newer, checkpoints, { recursive: true })
+    })
+  }
+  await cluster.finished()
+  expect(sandbox.json('run-server0/result.json')).toMatchObject({ steps: 2000, interrupted: false })
+  const resumed = cluster.leaderEvents.flatMap((event) => (event.kind === 'resumed' ? [event.step] : []))
+  if (rollback === 'refuse') {
+    expect(resumed.at(-1)).toBeGreaterThanOrEqual(first + 100)
+  } else {
+    expect(resumed.at(-1)).toBe(resumed[0])
+    expect(worker.failures).toEqual([])
+  }
+})
+
+test('a worker comes late, leaves, loses its shard to the others and is replaced from another machine', async () => {
+  const sandbox = new Sandbox()
+  const data = await synthesizeClicks(sandbox)
+  const admission = await simulatedPlatform(sandbox)
+  const training = { updates: 1_000_000, minimumToStart: 2, moveShards: { afterMs: 300 } }
+  const job = smallRecommendation({ servers, workers: 3, training })
+  const cluster = await Cluster.start({ sandbox, job, data, admission, name: 'run', present: [0, 1], saveEvery: 1000 })
+  const said = (kind: string, peer?: string): number =>
+    cluster.leaderEvents.filter(
+      (event) => event.kind === kind && (peer === undefined || JSON.stringify(event).includes(`"${peer}"`)),
+    ).length
+  await cluster.reaches(50)
+  expect(said('peer-joined', 'worker2')).toBe(0)
+  cluster.startWorker(2)
+  await eventually(() => (said('peer-joined', 'worker2') === 1 ? true : undefined))
+  await cluster.workers[1]!.leave()
+  const moved = await eventually(() => cluster.leaderEvents.find((event) => event.kind === 'reassigned'))
+  expect(moved).toMatchObject({ shard: 1, from: 1 })
+  const reached = cluster.reached
+  await cluster.reaches(reached + 100)
+  const replacement = cluster.startWorker(1, 'elsewhere')
+  await eventually(() => (said('peer-joined', 'worker1') === 2 ? true : undefined))
+  await eventually(() => (sandbox.events(replacement.directory).some(({ kind }) => kind === 'step') ? true : undefined))
+  expect(replacement.failures).toEqual([])
+  await cluster.stop()
+  expect(sandbox.json('run-server0/result.json')).toMatchObject({ interrupted: true })
 })
