@@ -7,10 +7,11 @@ set -eu
 name="$(basename "$0")"
 usage() {
   cat <<EOF
-Usage: $name ROLE [SERVER_ADDRESS]
-  ROLE             ps0, worker0, worker1, …; pccs serves the collateral of a simulated platform;
+Usage: $name ROLE [SERVER_ADDRESS...]
+  ROLE             ps0, ps1, …, worker0, worker1, …; pccs serves the collateral of a simulated platform;
                    make prints the job as this container would run it, and its digest
-  SERVER_ADDRESS   host:port of ps0 (default: localhost:9000; ps0 listens on its port)
+  SERVER_ADDRESS   host:port of ps0, then of ps1, … where the job has several servers (default: localhost:9000);
+                   a server listens on the port of its own, or of the last that is named
 
 Environment:
   CLOISTER_JOB         job file (default: job.json in the workload's directory, else the workload's example)
@@ -35,10 +36,10 @@ case "${1:-}" in
   -h | --help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
 esac
-[ $# -le 2 ] || fail "expected ROLE [SERVER_ADDRESS], got $# arguments" "$name --help lists them." 2
 
 role="$1"
-server="${2:-localhost:9000}"
+shift
+[ $# -gt 0 ] || set -- localhost:9000
 workload="${CLOISTER_WORKLOAD:-image_classification}"
 platform="${CLOISTER_PLATFORM:-enclave}"
 home="${CLOISTER_DIRECTORY:-/$workload}"
@@ -48,15 +49,27 @@ root="${CLOISTER_TEST_ROOT:-}"
 
 index=''
 case "$role" in
-  ps0) source=server ;;
+  ps0) index=0 && source=server ;;
+  ps[1-9] | ps[1-9][0-9] | ps[1-9][0-9][0-9]) index="${role#ps}" && source="server$index" ;;
   worker[0-9] | worker[1-9][0-9] | worker[1-9][0-9][0-9]) index="${role#worker}" && source="$role" ;;
   pccs | make) source="$role" ;;
-  *) fail "expected ps0, worker0, worker1, … as ROLE, got $role" "$name --help lists the roles." 2 ;;
+  *) fail "expected ps0, ps1, …, worker0, worker1, … as ROLE, got $role" "$name --help lists the roles." 2 ;;
 esac
-case "$server" in
-  *:*[0-9]) ;;
-  *) fail "expected host:port as SERVER_ADDRESS, got $server" "For example: $name $role ps0.example:9000" 2 ;;
-esac
+leader="$1"
+addresses=''
+port=''
+position=0
+for address in "$@"; do
+  case "$address" in
+    *[!][a-zA-Z0-9.:_-]*) valid=no ;;
+    *:*[0-9]) valid=yes ;;
+    *) valid=no ;;
+  esac
+  [ "$valid" = yes ] || fail "expected host:port as SERVER_ADDRESS, got $address" "For example: $name $role ps0.example:9000" 2
+  addresses="$addresses${addresses:+ }$address"
+  [ "$position" -gt "${index:-0}" ] || port="${address##*:}"
+  position=$((position + 1))
+done
 case "$platform" in
   simulated | enclave) ;;
   *) fail "CLOISTER_PLATFORM: expected simulated or enclave, got $platform" 'The image sets it: do not change it.' 2 ;;
@@ -132,14 +145,22 @@ if [ "$platform" = enclave ]; then
     cp "$qcnl" config/sgx_default_qcnl.conf
     collateral=', "collateral": {"qcnl": "config/sgx_default_qcnl.conf"}'
   fi
-  if [ "$role" = ps0 ]; then
-    process='{"role": "server"}'
-    address="$(printf '"listen": {"host": "0.0.0.0", "port": %s}, "health": {"host": "0.0.0.0", "port": 9001}' "${server##*:}")"
-  else
-    process="$(printf '{"role": "worker", "index": %s}' "$index")"
-    address="$(printf '"address": "%s"' "$server")"
+  metrics=''
+  if [ -n "${CLOISTER_METRICS:-}" ]; then
+    metrics="$(printf ', "metrics": {"host": "%s", "port": %s}' "${CLOISTER_METRICS%:*}" "${CLOISTER_METRICS##*:}")"
   fi
-  printf '{"process": %s, "server": {%s}%s}\n' "$process" "$address" "$collateral" >config/deployment.json
+  kind=worker
+  listen=''
+  case "$role" in
+    ps*)
+      kind=server
+      listen="$(printf ', "listen": {"host": "0.0.0.0", "port": %s}, "health": {"host": "0.0.0.0", "port": 9001}' "$port")"
+      ;;
+  esac
+  # shellcheck disable=SC2086 # addresses have no blanks
+  quoted="$(printf '"%s", ' $addresses)"
+  printf '{"process": {"role": "%s", "index": %s}, "server": {"addresses": [%s]%s}%s%s}\n' \
+    "$kind" "$index" "${quoted%, }" "$listen" "$collateral" "$metrics" >config/deployment.json
   cd "$enclave"
   set -- gramine-sgx cloister
 else
@@ -152,9 +173,15 @@ else
   set -- "$@" --platform simulated --platform-directory "$state" --platform-machine "$source"
   [ ! -e "$home/$source.log" ] || set -- "$@" --resume
   case "$role" in
-    ps0) set -- cloister server "$@" --listen "0.0.0.0:${server##*:}" --health "${CLOISTER_HEALTH_LISTEN:-0.0.0.0:9001}" ;;
+    ps*)
+      set -- cloister server "$@" --index "$index" --listen "0.0.0.0:$port" --health "${CLOISTER_HEALTH_LISTEN:-0.0.0.0:9001}"
+      [ "$index" -eq 0 ] || set -- "$@" --connect "$leader"
+      ;;
     pccs) set -- cloister platform serve "$state" --host 0.0.0.0 --port "${CLOISTER_PCCS_PORT:-8081}" ;;
-    *) set -- cloister worker "$@" --index "$index" --connect "$server" ;;
+    *)
+      set -- cloister worker "$@" --index "$index"
+      for address in $addresses; do set -- "$@" --connect "$address"; done
+      ;;
   esac
 fi
 

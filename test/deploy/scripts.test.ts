@@ -17,6 +17,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { loadDeployment } from '../../src/config/load.ts'
 
 const scripts = resolve(import.meta.dirname, '../../deploy/docker')
 let directory: string
@@ -296,6 +297,20 @@ printf '%s\\n' "$@" >>'${directory}/told'; echo 'address-in-use: said so' >&2; s
     expect(args).not.toContain('admission')
   })
 
+  test('several servers: each on the port of its own address, followers and workers connect', () => {
+    cloister()
+    const environment = simulated({ CLOISTER_FOREGROUND: '1' })
+    expect(run('test-sgx.sh', ['ps1', 'ps0.example:9100', 'ps1.example:9101'], environment).status).toBe(0)
+    expect(told().join(' ')).toContain(
+      '--index 1 --listen 0.0.0.0:9101 --health 0.0.0.0:9001 --connect ps0.example:9100',
+    )
+    expect(told().filter((argument) => argument === '--connect')).toHaveLength(1)
+    expect(run('test-sgx.sh', ['ps1', 'ps0.example:9100'], environment).status).toBe(0)
+    expect(told().join(' ')).toContain('--listen 0.0.0.0:9100')
+    expect(run('test-sgx.sh', ['worker0', 'ps0.example:9100', 'ps1.example:9101'], environment).status).toBe(0)
+    expect(told().join(' ')).toContain('--index 0 --connect ps0.example:9100 --connect ps1.example:9101')
+  })
+
   test('a role that runs is left alone', () => {
     cloister(0, 3)
     expect(run('test-sgx.sh', ['worker0'], simulated())).toMatchObject({ status: 0 })
@@ -328,25 +343,35 @@ printf '%s\\n' "$@" >>'${directory}/told'; echo 'address-in-use: said so' >&2; s
     expect(run('test-sgx.sh', ['worker3', 'ps0.example:9000'], environment)).toMatchObject({ status: 0 })
     expect(deployment()).toEqual({
       process: { role: 'worker', index: 3 },
-      server: { address: 'ps0.example:9000' },
+      server: { addresses: ['ps0.example:9000'] },
       collateral: { pccs: 'https://pccs.example:8081/sgx/certification/v4/' },
     })
+    expect(loadDeployment(join(directory, 'run/config/deployment.json')).process).toEqual({ role: 'worker', index: 3 })
     expect(told().slice(-2)).toEqual(['gramine-sgx cloister', directory])
     expect(told().join(' ')).toMatch(
       /^job check \S+job\.json --set admission=\{"version": 1\} --out config\/job\.json /,
     )
     expect(run('test-sgx.sh', ['ps0', 'ps0.example:9100'], environment)).toMatchObject({ status: 0 })
     expect(deployment()).toMatchObject({
-      process: { role: 'server' },
+      process: { role: 'server', index: 0 },
       server: { listen: { host: '0.0.0.0', port: 9100 }, health: { host: '0.0.0.0', port: 9001 } },
     })
+    const metered = { ...environment, CLOISTER_METRICS: '0.0.0.0:9464' }
+    expect(run('test-sgx.sh', ['ps1', 'ps0.example:9100', '[::1]:9101'], metered)).toMatchObject({ status: 0 })
+    expect(deployment()).toMatchObject({
+      process: { role: 'server', index: 1 },
+      server: { addresses: ['ps0.example:9100', '[::1]:9101'], listen: { host: '0.0.0.0', port: 9101 } },
+      metrics: { host: '0.0.0.0', port: 9464 },
+    })
+    expect(loadDeployment(join(directory, 'run/config/deployment.json'))).toMatchObject({ metrics: { port: 9464 } })
   })
 
   test.each([
     ['no role', [], {}, 'Usage:'],
-    ['a role that is none', ['ps1'], {}, 'got ps1'],
+    ['a role that is none', ['ps'], {}, 'got ps'],
     ['an address without port', ['worker0', 'ps0'], {}, 'got ps0'],
-    ['three arguments', ['worker0', 'ps0:1', 'x'], {}, 'got 3 arguments'],
+    ['a second address without port', ['worker0', 'ps0:1', 'x'], {}, 'got x'],
+    ['an address that would end a string of JSON', ['worker0', 'ps0":1'], {}, 'got ps0":1'],
     ['a workload that is none', ['worker0'], { CLOISTER_WORKLOAD: 'speech' }, 'got speech'],
   ])('refuses %s', (_, args, env, message) => {
     cloister()
