@@ -19,6 +19,7 @@ Environment:
   CLOISTER_DATASET     data directory (default: the reference's place, else what \`cloister\` finds)
   CLOISTER_FOREGROUND  1: stay in the foreground and end with the role's exit status
   CLOISTER_METRICS     host:port for Prometheus (default: no metrics)
+  CLOISTER_HEALTH_LISTEN  host:port for gRPC probes (default: servers 0.0.0.0:9001, workers none)
   CLOISTER_THREADS     threads of this process (default: all cores)
   CLOISTER_PCCS        URL of the PCCS (default: /etc/sgx_default_qcnl.conf; simulated: that of pccs.service.com)
 
@@ -133,6 +134,9 @@ if [ "$role" = make ]; then
   exec cloister job check "$job" "$@"
 fi
 
+health="${CLOISTER_HEALTH_LISTEN:-}"
+case "$role" in ps*) health="${health:-0.0.0.0:9001}" ;; esac
+
 # --- the deployment: what this host decides. An enclave reads it from files; its arguments are fixed
 qcnl=/etc/sgx_default_qcnl.conf
 if [ "$platform" = enclave ]; then
@@ -150,17 +154,20 @@ if [ "$platform" = enclave ]; then
     metrics="$(printf ', "metrics": {"host": "%s", "port": %s}' "${CLOISTER_METRICS%:*}" "${CLOISTER_METRICS##*:}")"
   fi
   kind=worker
-  listen=''
+  server=''
   case "$role" in
     ps*)
       kind=server
-      listen="$(printf ', "listen": {"host": "0.0.0.0", "port": %s}, "health": {"host": "0.0.0.0", "port": 9001}' "$port")"
+      server="$(printf ', "listen": {"host": "0.0.0.0", "port": %s}' "$port")"
       ;;
   esac
+  if [ -n "$health" ]; then
+    server="$server$(printf ', "health": {"host": "%s", "port": %s}' "${health%:*}" "${health##*:}")"
+  fi
   # shellcheck disable=SC2086 # addresses have no blanks
   quoted="$(printf '"%s", ' $addresses)"
   printf '{"process": {"role": "%s", "index": %s}, "server": {"addresses": [%s]%s}%s%s}\n' \
-    "$kind" "$index" "${quoted%, }" "$listen" "$collateral" "$metrics" >config/deployment.json
+    "$kind" "$index" "${quoted%, }" "$server" "$collateral" "$metrics" >config/deployment.json
   cd "$enclave"
   set -- gramine-sgx cloister
 else
@@ -169,12 +176,13 @@ else
   [ ! -d "$dataset" ] || set -- "$@" --data "$dataset"
   [ -z "${CLOISTER_THREADS:-}" ] || set -- "$@" --threads "$CLOISTER_THREADS"
   [ -z "${CLOISTER_METRICS:-}" ] || set -- "$@" --metrics "$CLOISTER_METRICS"
+  [ -z "$health" ] || set -- "$@" --health "$health"
   set -- "$@" --pccs "${CLOISTER_PCCS:-http://pccs.service.com:${CLOISTER_PCCS_PORT:-8081}/sgx/certification/v4/}"
   set -- "$@" --platform simulated --platform-directory "$state" --platform-machine "$source"
   [ ! -e "$home/$source.log" ] || set -- "$@" --resume
   case "$role" in
     ps*)
-      set -- cloister server "$@" --index "$index" --listen "0.0.0.0:$port" --health "${CLOISTER_HEALTH_LISTEN:-0.0.0.0:9001}"
+      set -- cloister server "$@" --index "$index" --listen "0.0.0.0:$port"
       [ "$index" -eq 0 ] || set -- "$@" --connect "$leader"
       ;;
     pccs) set -- cloister platform serve "$state" --host 0.0.0.0 --port "${CLOISTER_PCCS_PORT:-8081}" ;;

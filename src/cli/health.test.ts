@@ -3,9 +3,11 @@
 import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
+import { Deferred } from '../federation/deferred.ts'
 import { Health, listenForHealth } from '../transport/health.ts'
 import { health } from './health.ts'
 
+const never = new AbortController().signal
 const closers: (() => Promise<void>)[] = []
 afterEach(async () => {
   for (const close of closers.splice(0)) await close()
@@ -14,7 +16,7 @@ afterEach(async () => {
 async function ask(address: string): Promise<{ status: number; said: string }> {
   let said = ''
   const stdout = { columns: 80, write: (text: string) => (said += text) }
-  return { status: await health({ stdout }, {}, address), said }
+  return { status: await health({ stdout, signal: never }, {}, address), said }
 }
 
 async function listening(state: Health): Promise<string> {
@@ -32,6 +34,18 @@ describe('cloister health', () => {
     expect(await ask(address)).toEqual({ status: 0, said: 'SERVING\n' })
     state.set('', false)
     await expect(ask(address)).rejects.toMatchObject({ code: 'health-not-serving' })
+  })
+
+  test('answers in the place of a process that is gone, until it is told to end', async () => {
+    const end = new AbortController()
+    const said = new Deferred<string>()
+    const stdout = { columns: 80, write: (text: string) => said.resolve(text) }
+    const status = health({ stdout, signal: end.signal }, { answer: true }, '127.0.0.1:0')
+    const address = (await said.promise).replace('answering on ', '').trim()
+    expect(await ask(address)).toEqual({ status: 0, said: 'SERVING\n' })
+    end.abort()
+    expect(await status).toBe(0)
+    await expect(ask(address)).rejects.toMatchObject({ code: 'health-unanswered' })
   })
 
   test('says when nobody, or somebody else, answers', async () => {

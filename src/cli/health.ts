@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/** `cloister health`: asks grpc.health.v1 as Kubernetes' probes do, for container runtimes that can only run a command. */
+/**
+ * `cloister health`: asks grpc.health.v1 as Kubernetes' probes do, for container runtimes that can only run a command; or
+ * answers in the place of a process that did its work and is gone, so that its pod stays and is well.
+ */
 import { connect } from 'node:http2'
 import { create } from '@bufbuild/protobuf'
 import { CodedError } from '../errors.ts'
@@ -11,7 +14,9 @@ import {
   HealthCheckResponse_ServingStatus as ServingStatus,
 } from '../transport/gen/grpc/health/v1/health_pb.ts'
 import { encodeFrame, FrameDecoder } from '../transport/grpc-frame.ts'
+import { Health, listenForHealth } from '../transport/health.ts'
 import { type CliContext, exitStatus } from './context.ts'
+import { parseAddress } from './options.ts'
 
 export class HealthError extends CodedError<'health-unanswered' | 'health-not-serving'> {}
 
@@ -19,7 +24,12 @@ const timeoutMs = 4000
 const maxResponseBytes = 1024
 const messages = codec(HealthCheckRequestSchema, HealthCheckResponseSchema)
 
-export async function health(context: Pick<CliContext, 'stdout'>, _options: object, address: string): Promise<number> {
+export async function health(
+  context: Pick<CliContext, 'stdout' | 'signal'>,
+  options: { readonly answer?: boolean },
+  address: string,
+): Promise<number> {
+  if (options.answer === true) return await answer(context, address)
   const status = await askedHealth(address).catch((cause) => {
     const got = cause instanceof Error ? cause.message : String(cause)
     throw new HealthError('health-unanswered', `${address}: expected an answer of grpc.health.v1, got ${got}`, {
@@ -33,6 +43,19 @@ export async function health(context: Pick<CliContext, 'stdout'>, _options: obje
     })
   }
   context.stdout.write('SERVING\n')
+  return exitStatus.ok
+}
+
+async function answer({ stdout, signal }: Pick<CliContext, 'stdout' | 'signal'>, address: string): Promise<number> {
+  const state = new Health()
+  state.set('', true)
+  const listener = await listenForHealth({ ...parseAddress(address), health: state })
+  stdout.write(`answering on ${listener.address}\n`)
+  await new Promise<void>((done) => {
+    if (signal.aborted) done()
+    else signal.addEventListener('abort', () => done(), { once: true })
+  })
+  await listener.close()
   return exitStatus.ok
 }
 

@@ -149,6 +149,7 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
     .description('run one worker of a job on this machine’s data')
     .requiredOption('--index <number>', 'which worker of the job this is, from 0', wholeNumber)
     .option('--connect <host:port>', "where the job's servers are, in their order (repeatable)", collectAddresses)
+    .option('--health <host:port>', 'answer gRPC health checks there, without TLS', hostAndPort)
     .option('--resume', 'go on in the run directory of an earlier worker')
     .addOption(new Option('--launched').hideHelp())
     .action(action(async () => (await import('./worker.ts')).worker as Action))
@@ -332,8 +333,9 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
 
   program
     .command('health')
-    .description('ask a server that was started with --health, as a probe does')
+    .description('ask a server or worker that was started with --health, as a probe does')
     .argument('<host:port>', 'where it answers', hostAndPort)
+    .option('--answer', 'answer there instead of asking, for a process that did its work and is gone')
     .action(action(async () => (await import('./health.ts')).health as Action))
 
   const job = program.command('job').description('job and deployment files')

@@ -5,6 +5,7 @@ import { systemClock } from '../federation/clock.ts'
 import { Federation } from '../federation/protocol/gen/cloister/v1/federation_pb.ts'
 import { runWorker } from '../federation/worker.ts'
 import { connect } from '../transport/grpc-client.ts'
+import { Health, listenForHealth } from '../transport/health.ts'
 import { openAttestation } from './attestation.ts'
 import { openNewestSeen } from './checkpoints.ts'
 import type { CliContext } from './context.ts'
@@ -22,7 +23,7 @@ export function worker(context: CliContext, options: RoleOptions & { index: numb
 }
 
 async function work(session: RoleSession, index: number): Promise<void> {
-  const { job, digest, deployment, engine, events, signal } = session
+  const { job, deployment } = session
   if (index >= job.workers) {
     throw new UsageError('worker-index-out-of-range', `expected an index below ${job.workers}, got ${index}`, {
       hint: 'The job says how many workers there are; they are numbered from 0.',
@@ -36,6 +37,19 @@ async function work(session: RoleSession, index: number): Promise<void> {
       { hint: 'Give each with --connect HOST:PORT, in their order, or as server.addresses in the deployment file.' },
     )
   }
+  const health = new Health()
+  const probes = deployment.server.health && (await listenForHealth({ ...deployment.server.health, health }))
+  health.set('', true)
+  try {
+    await takePart(session, index, addresses)
+  } finally {
+    await probes?.close()
+  }
+}
+
+/** From the attestation to the end of the job. */
+async function takePart(session: RoleSession, index: number, addresses: readonly string[]): Promise<void> {
+  const { job, digest, deployment, engine, events, signal } = session
   const attestation = await openAttestation(session, 'worker')
   const newestSeen = await openNewestSeen(session, index)
   const { credentials, describe } = attestation
