@@ -94,6 +94,7 @@ requires('tensorflow-library').describe('the enclave image', () => {
         "node:timers/promises",
         "node:tls",
         "node:util",
+        "node:v8",
         "node:zlib",
         "readline",
         "util",

@@ -6,6 +6,9 @@
  */
 import { type CliContext, exitStatus } from './cli/context.ts'
 import { enclave } from './cli/enclave.ts'
+import { letHeapGrow } from './cli/v8-flags.ts'
+
+letHeapGrow()
 
 const interruption = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {

@@ -1,13 +1,11 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=32
 // SPDX-License-Identifier: Apache-2.0
 /** argv → command → exit status. Alone touches argv, signals and exit. */
-import { setFlagsFromString } from 'node:v8'
 import { type CliContext, exitStatus } from './cli/context.ts'
 import { run } from './cli/program.ts'
+import { letHeapGrow, startFlags } from './cli/v8-flags.ts'
 
-// Tensors and messages pass through buffers outside of V8's heap, which count towards its limit all the same: with a heap as
-// small as ours that meant a full collection for every update of the model, a tenth of all CPU time. Let it grow fivefold first.
-setFlagsFromString('--heap-growing-percent=400')
+letHeapGrow()
 
 const interruption = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
@@ -24,7 +22,7 @@ for (const stream of [process.stdout, process.stderr]) stream.on('error', () => 
 const context: CliContext = {
   env: process.env,
   cwd: process.cwd(),
-  self: [process.execPath, ...process.execArgv, process.argv[1] as string],
+  self: [process.execPath, ...new Set([...startFlags, ...process.execArgv]), process.argv[1] as string],
   stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,

@@ -28,7 +28,7 @@ import { codeOf } from './code-of.ts'
 
 export type Member = 'root' | 'ca' | 'pck' | 'tcbSigner' | 'stranger'
 const members: readonly Member[] = ['root', 'ca', 'pck', 'tcbSigner', 'stranger']
-const newKey = () => generateKeyPairSync('ec', { namedCurve: 'P-256' })
+export const newKey = () => generateKeyPairSync('ec', { namedCurve: 'P-256' })
 const keys = Object.fromEntries([...members, 'attestation'].map((it) => [it, newKey()])) as Record<
   Member | 'attestation',
   { publicKey: KeyObject; privateKey: KeyObject }
@@ -87,6 +87,7 @@ const freshPlan = () => {
     ...(advisoryIDs && { advisoryIDs }),
   })
   return {
+    keys: { ...keys },
     certificates: {
       root: member('Test SGX Root CA', 'root', 1n, caExtensions(1)),
       ca: member(pkiNames.platformCa, 'root', 2n, caExtensions(0)),
@@ -192,13 +193,13 @@ export function forge(change: (plan: Plan) => void = () => {}): Forged {
         ...rest,
         subject: { CN: name },
         issuer: { CN: plan.certificates[issuer].name },
-        publicKey: keys[it].publicKey,
+        publicKey: plan.keys[it].publicKey,
         extensions: [
-          subjectKeyIdentifier(keys[it].publicKey),
-          authorityKeyIdentifier(keys[signer].publicKey),
+          subjectKeyIdentifier(plan.keys[it].publicKey),
+          authorityKeyIdentifier(plan.keys[signer].publicKey),
           ...extensions,
         ],
-        signingKey: keys[signer].privateKey,
+        signingKey: plan.keys[signer].privateKey,
       }
       return [it, issueOnce(`${it} ${signer}`, fields)]
     }),
@@ -212,7 +213,7 @@ export function forge(change: (plan: Plan) => void = () => {}): Forged {
       thisUpdate: it.thisUpdate,
       nextUpdate: it.nextUpdate,
       revoked: it.revoked.map((serialNumber) => ({ serialNumber, revokedAt: at(-5), reason: 'keyCompromise' })),
-      signingKey: keys[it.signer].privateKey,
+      signingKey: plan.keys[it.signer].privateKey,
     })
     return der.toString('hex')
   }
@@ -227,10 +228,10 @@ export function forge(change: (plan: Plan) => void = () => {}): Forged {
       pck_crl: crl(plan.pckCrl),
       tcb_info_issuer_chain: chain(plan.tcbInfoChain),
       tcb_info: tcbInfo,
-      tcb_info_signature: rawSignature(tcbInfo, keys[plan.tcbInfoSigner].privateKey).toString('hex'),
+      tcb_info_signature: rawSignature(tcbInfo, plan.keys[plan.tcbInfoSigner].privateKey).toString('hex'),
       qe_identity_issuer_chain: chain(plan.qeIdentityChain),
       qe_identity: qeIdentity,
-      qe_identity_signature: rawSignature(qeIdentity, keys[plan.qeIdentitySigner].privateKey).toString('hex'),
+      qe_identity_signature: rawSignature(qeIdentity, plan.keys[plan.qeIdentitySigner].privateKey).toString('hex'),
       ...plan.collateralExtra,
     },
   }
@@ -261,14 +262,14 @@ function writeQuote(plan: Plan, pckChain: string): Buffer {
   head.writeUInt16LE(2, quoteFields.attestationKeyType.offset)
   head.write(intelQeVendorId, quoteFields.qeVendorId.offset, 'hex')
   writeReport(plan.report).copy(head, quoteFields.report.offset)
-  const point = publicPoint(keys.attestation.publicKey)
+  const point = publicPoint(plan.keys.attestation.publicKey)
   point.copy(head, quoteFields.attestationKey.offset)
   const bound = Buffer.alloc(64)
   createHash('sha256').update(point).update(plan.qeAuthData).digest().copy(bound)
   const qeReport = writeReport({ ...plan.qeReport, reportData: plan.qeReportData ?? bound })
   qeReport.copy(head, quoteFields.qeReport.offset)
-  rawSignature(qeReport, keys[plan.qeReportSigner].privateKey).copy(head, quoteFields.qeReportSignature.offset)
-  rawSignature(head.subarray(0, quoteFields.signatureDataLength.offset), keys[plan.quoteSigner].privateKey).copy(
+  rawSignature(qeReport, plan.keys[plan.qeReportSigner].privateKey).copy(head, quoteFields.qeReportSignature.offset)
+  rawSignature(head.subarray(0, quoteFields.signatureDataLength.offset), plan.keys[plan.quoteSigner].privateKey).copy(
     head,
     quoteFields.signature.offset,
   )

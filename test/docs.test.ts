@@ -129,6 +129,18 @@ describe('docs/limits.md', () => {
     expect(page.map((row) => row.name)).toEqual(expect.arrayContaining(fields))
   })
 
+  test('has every timeout that is a number in the sources', () => {
+    const files = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
+    const named =
+      /\b(\w*(?:[tT]imeout|[lL]inger|[rR]etry(?:Delay)?|[wW]ait|[dD]eadline|[gG]race|[hH]ello|[wW]ithoutWorkers)Ms)\b(?: =|:) [1-9]/g
+    const timeouts = files
+      .filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'))
+      .flatMap((file) => [...read(join('src', file)).matchAll(named)].map(([, name]) => name!))
+    expect(timeouts.length).toBeGreaterThan(15)
+    const names = new Set(page.map(({ name }) => name))
+    expect(timeouts.filter((name) => !names.has(name))).toEqual([])
+  })
+
   const constants = page.filter(({ cells }) => cells[4] !== undefined && /^[\d,]+( \w?i?B?| h)?$/.test(cells[1]!))
   test.each(constants.map(({ name, cells }) => [name, cells[1]!, cells[2]!.replaceAll('`', '')] as const))(
     '%s is %s',

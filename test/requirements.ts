@@ -21,6 +21,10 @@ export const engineDirectory =
 const prometheusDirectory = process.env.CLOISTER_TEST_PROMETHEUS ?? join(cacheDirectory, 'test-prometheus/usr/bin')
 export const promtool = join(prometheusDirectory, 'promtool')
 export const prometheus = join(prometheusDirectory, 'prometheus')
+/** Renders the chart; `.ci/run` builds it. */
+export const helm = process.env.CLOISTER_TEST_HELM ?? join(cacheDirectory, 'test-kubernetes/helm')
+/** A Python with what deploy/test/requirements.txt lists, PyYAML among it; `.ci/run` makes it. */
+export const lintersPython = process.env.CLOISTER_TEST_LINTERS_PYTHON ?? join(cacheDirectory, 'test-linters/bin/python')
 /** What draws pages in tests. */
 export const chromium = process.env.CLOISTER_TEST_CHROMIUM ?? '/usr/bin/chromium'
 
@@ -40,6 +44,7 @@ const requirements = {
     existsSync(join(sharedDirectory, 'attestation-vectors/vectors.json')) ? undefined : '../shared/attestation-vectors',
   age: () =>
     spawnSync('age', ['--version']).status === 0 ? undefined : 'age (https://age-encryption.org) on the PATH',
+  cosign: () => (spawnSync('cosign', ['version']).status === 0 ? undefined : 'cosign on the PATH'),
   gramine: () =>
     ['gramine-direct', 'gramine-manifest'].every((program) => spawnSync(program, ['--help']).error === undefined)
       ? undefined
@@ -49,6 +54,11 @@ const requirements = {
     existsSync(promtool) && existsSync(prometheus)
       ? undefined
       : 'Prometheus and promtool (CLOISTER_TEST_PROMETHEUS: their directory)',
+  helm: () => (existsSync(helm) ? undefined : 'helm (CLOISTER_TEST_HELM)'),
+  'python-yaml': () =>
+    spawnSync(lintersPython, ['-c', 'import yaml']).status === 0
+      ? undefined
+      : 'Python with PyYAML (CLOISTER_TEST_LINTERS_PYTHON)',
   chromium: () => (existsSync(chromium) ? undefined : 'Chromium (CLOISTER_TEST_CHROMIUM)'),
   'python-tensorflow': () => pythonHas('tensorflow'),
   'python-tensorboard': () => pythonHas('tensorboard'),

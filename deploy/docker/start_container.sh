@@ -9,7 +9,7 @@ docker="${CLOISTER_DOCKER:-docker}"
 usage() {
   cat <<EOF
 Usage: $name NAME IMAGE [PCCS_IP]
-  NAME      container, and the role that will run in it: ps0, worker0, worker1, …; pccs for a simulated platform
+  NAME      container, and the role that will run in it: ps0, ps1, …, worker0, worker1, …; pccs for a simulated platform
   IMAGE     image id or name, as build_docker_image.sh printed it
   PCCS_IP   address of the PCCS that /etc/sgx_default_qcnl.conf calls pccs.service.com (default: 127.0.0.1)
 
@@ -42,8 +42,9 @@ image="$2"
 pccs="${3:-127.0.0.1}"
 
 case "$container" in
-  ps0 | pccs | worker[0-9] | worker[1-9][0-9] | worker[1-9][0-9][0-9]) ;;
-  *) fail "expected ps0, worker0, worker1, … as NAME, got $container" "$name --help lists the roles." 2 ;;
+  pccs | ps[0-9] | ps[1-9][0-9] | ps[1-9][0-9][0-9]) ;;
+  worker[0-9] | worker[1-9][0-9] | worker[1-9][0-9][0-9]) ;;
+  *) fail "expected ps0, ps1, …, worker0, worker1, … as NAME, got $container" "$name --help lists the roles." 2 ;;
 esac
 case "$pccs" in
   *[!0-9a-fA-F.:]* | '') fail "expected an IP address as PCCS_IP, got $pccs" 'Names are not taken here: getent hosts NAME gives its address.' 2 ;;

@@ -19,7 +19,7 @@ Environment:
   CLOISTER_DATASET     data directory (default: the reference's place, else what \`cloister\` finds)
   CLOISTER_FOREGROUND  1: stay in the foreground and end with the role's exit status
   CLOISTER_METRICS     host:port for Prometheus (default: no metrics)
-  CLOISTER_HEALTH_LISTEN  host:port for gRPC probes (default: servers 0.0.0.0:9001, workers none)
+  CLOISTER_HEALTH_LISTEN  host:port for gRPC probes (default: ps0 0.0.0.0:9001, ps1 0.0.0.0:9011, …, workers none)
   CLOISTER_THREADS     threads of this process (default: all cores)
   CLOISTER_PCCS        URL of the PCCS (default: /etc/sgx_default_qcnl.conf; simulated: that of pccs.service.com)
 
@@ -135,7 +135,7 @@ if [ "$role" = make ]; then
 fi
 
 health="${CLOISTER_HEALTH_LISTEN:-}"
-case "$role" in ps*) health="${health:-0.0.0.0:9001}" ;; esac
+case "$role" in ps*) health="${health:-0.0.0.0:$((9001 + 10 * index))}" ;; esac
 
 # --- the deployment: what this host decides. An enclave reads it from files; its arguments are fixed
 qcnl=/etc/sgx_default_qcnl.conf
@@ -199,13 +199,12 @@ if [ "$role" != pccs ]; then
   [ "$workload" != image_classification ] || ln -sf "$source.log" "$home/$role-gramine-python.log"
 fi
 
-
 if [ "${CLOISTER_FOREGROUND:-0}" = 1 ]; then
   echo "$$" >"$pid_file"
-  exec env "CLOISTER_ROLE=$role" "$@"
+  exec env "CLOISTER_ROLE=$role" ${health:+"CLOISTER_HEALTH_LISTEN=$health"} "$@"
 fi
 output="$home/$role.out"
-env "CLOISTER_ROLE=$role" nohup "$@" >"$output" 2>&1 </dev/null &
+env "CLOISTER_ROLE=$role" ${health:+"CLOISTER_HEALTH_LISTEN=$health"} nohup "$@" >"$output" 2>&1 </dev/null &
 pid=$!
 echo "$pid" >"$pid_file"
 # A role that cannot start says so within seconds: a port that is taken, a job that is refused, an enclave that does not load.

@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Server and two workers in three containers on a bridge network, started with the scripts of deploy/docker, train a small job to its end on
-# the simulated platform; one worker is killed on the way and comes back. Needs podman and no image registry: the base is made with mmdebstrap.
-# Usage: containers.sh [IMAGE]: builds the image unless one is named. Leaves nothing behind but images.
+# Servers and two workers in containers of their own on a bridge network, started with the scripts of deploy/docker, train a small job to its
+# end on the simulated platform; a worker and the last server are killed on the way and come back. Needs podman and no image registry: the
+# base is made with mmdebstrap.
+# Usage: [SERVERS=2] containers.sh [IMAGE]: builds the image unless one is named. Leaves nothing behind but images.
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -10,12 +11,21 @@ docker="$here/../docker"
 export CLOISTER_DOCKER="${CLOISTER_DOCKER:-podman}"
 cache="${CLOISTER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cloister}/containers"
 ours="cloister-test-$$"
-updates="${UPDATES:-1500}"
+updates="${UPDATES:-6000}"
+count="${SERVERS:-1}"
+servers=()
+addresses=()
+for ((number = 0; number < count; number++)); do
+  servers+=("ps$number")
+  addresses+=("ps$number:9000")
+done
+last="ps$((count - 1))"
+parties=("${servers[@]}" worker0 worker1)
 
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 fail() {
   printf 'containers.sh: %s\n' "$1" >&2
-  for name in pccs ps0 worker0 worker1; do
+  for name in pccs "${parties[@]}"; do
     printf -- '--- %s\n' "$name" >&2
     "$CLOISTER_DOCKER" exec "$name" sh -c 'tail -n 20 ./*.log ./*.out' >&2 || true
   done
@@ -36,7 +46,7 @@ clean() {
 }
 trap clean EXIT
 
-for name in pccs ps0 worker0 worker1; do
+for name in pccs "${parties[@]}"; do
   if "$CLOISTER_DOCKER" container inspect "$name" >/dev/null 2>&1; then
     trap 'rm -rf "$work"' EXIT
     echo "containers.sh: a container $name is there already; this test would replace it" >&2
@@ -70,34 +80,32 @@ else
   image=localhost/horizontal_fl:default_image_classification_test
 fi
 
-step 'three containers and the platform'
+step "$((count + 2)) containers and the platform"
 "$CLOISTER_DOCKER" network create "$ours" >/dev/null
 export CLOISTER_NETWORK="$ours" CLOISTER_DATASET="$work/data/images" CLOISTER_JOB="$work/job.json"
 cat >"$CLOISTER_JOB" <<EOF
-{"workload": "image-classification", "seed": 3, "workers": 2,
+{"workload": "image-classification", "seed": 3, "workers": 2, "servers": $count,
  "model": {"name": "resnet", "layers": 8}, "data": {"name": "cifar-10", "augment": false},
  "training": {"batchSize": 8, "updates": $updates, "learningRate": {"schedule": "constant", "rate": 0.02}}}
 EOF
 mkdir "$work/data"
 chmod 755 "$work"
 chmod 777 "$work/data"
-"$CLOISTER_DOCKER" run --rm --network none --volume "$work/data:/dataset" "$image" data synthesize /dataset/images --records 400
+"$CLOISTER_DOCKER" run --rm --network none --volume "$work/data:/dataset" "$image" data synthesize cifar10 /dataset/images --records 400
 created+=(pccs)
 "$docker/start_container.sh" pccs "$image"
 pccs_ip="$("$CLOISTER_DOCKER" container inspect --format "{{ (index .NetworkSettings.Networks \"$ours\").IPAddress }}" pccs)"
-for name in ps0 worker0 worker1; do
+for name in "${parties[@]}"; do
   created+=("$name")
   "$docker/start_container.sh" "$name" "$image" "$pccs_ip"
 done
 "$docker/start_container.sh" ps0 "$image" | grep -q 'runs already' || fail 'a second start is not harmless'
 
-run() { "$CLOISTER_DOCKER" exec "$1" test-sgx.sh "$@"; }
+run() { "$CLOISTER_DOCKER" exec "$1" test-sgx.sh "$1" "${addresses[@]}"; }
 run pccs
 began="$(date +%s%N)"
-run ps0
-run worker0 ps0:9000
-run worker1 ps0:9000
-run worker1 ps0:9000 | grep -q 'runs already' || fail 'a second test-sgx.sh is not harmless'
+for name in "${parties[@]}"; do run "$name"; done
+run worker1 | grep -q 'runs already' || fail 'a second test-sgx.sh is not harmless'
 
 # Waits until a file of a container matches.
 await() { # CONTAINER FILE PATTERN SECONDS
@@ -113,18 +121,29 @@ echo "first step $((($(date +%s%N) - began) / 1000000)) ms after the server's st
 
 step 'worker1 is killed and restarted'
 await worker1 worker1.log 'step: ' 60
-"$CLOISTER_DOCKER" exec ps0 container-health.sh
+for name in "${servers[@]}"; do "$CLOISTER_DOCKER" exec "$name" container-health.sh; done
 "$CLOISTER_DOCKER" kill worker1 >/dev/null
 "$docker/start_container.sh" worker1 "$image"
-run worker1 ps0:9000
+run worker1
+
+step "$last is killed and restarted"
+log="server${last#ps}.log"
+[ "$last" != ps0 ] || log=server.log
+await "$last" "$log" 'checkpoint of step' 60
+"$CLOISTER_DOCKER" kill --signal KILL "$last" >/dev/null
+"$docker/start_container.sh" "$last" "$image"
+run "$last"
+await "$last" "$log" 'resumed at step' 60
 
 step 'the end'
-await ps0 server.log 'finished' 120
+await ps0 server.log 'finished' 240
 await worker0 worker0.log 'finished: ' 60
 await worker1 worker1.log 'finished: ' 60
 
 step 'files lie where the reference has them'
-for file in ps0:ps0-gramine-python.log ps0:model/variables.safetensors worker0:worker0-gramine-python.log \
+variables=variables.safetensors
+[ "$count" = 1 ] || variables="variables-$count-of-$count.safetensors"
+for file in ps0:ps0-gramine-python.log "$last:model/$variables" worker0:worker0-gramine-python.log \
   worker0:model/graph.pb worker1:worker1-gramine-python.log ps0:result.json; do
   "$CLOISTER_DOCKER" exec "${file%%:*}" test -s "/image_classification/${file#*:}" || fail "no /image_classification/${file#*:} in ${file%%:*}"
   echo "${file%%:*}: /image_classification/${file#*:}"

@@ -36,7 +36,7 @@ for name in s a b; do
   ip netns add "$prefix$name"
   ip -n "$prefix$name" link set lo up
 done
-node "$main" data synthesize "$work/data" --records 200
+node "$main" data synthesize cifar10 "$work/data" --records 200
 cat >"$work/job.json" <<EOF
 {"workload": "image-classification", "seed": 3, "workers": 2,
  "model": {"name": "resnet", "layers": 8}, "data": {"name": "cifar-10", "augment": false},

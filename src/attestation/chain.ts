@@ -5,8 +5,10 @@
  * certificate chains to the same root as the TCB signer and must not pass for it. Dates and revocation are judged in
  * verify.ts, so that a verified chain says nothing about time and can be remembered.
  */
-import { createPublicKey, type KeyObject, verify } from 'node:crypto'
+import { type KeyObject, verify } from 'node:crypto'
 import { X509Error } from '../x509/der.ts'
+import { readEcKey, readEcPoint } from '../x509/ec-key.ts'
+import { memoize } from '../x509/memo.ts'
 import { splitPem } from '../x509/pem.ts'
 import {
   type Certificate,
@@ -19,7 +21,6 @@ import {
 } from '../x509/read.ts'
 import { AttestationError, type AttestationErrorCode } from './error.ts'
 import { pckOids, pkiNames } from './format.ts'
-import { memoize } from './memo.ts'
 
 interface Role {
   readonly what: string
@@ -62,12 +63,14 @@ const tcbSigner: Role = {
   sgxExtension: false,
 }
 
-/** Every certificate is issued by the next, which has the right to; the last issued itself. Whether it is trusted is not said. */
+/**
+ * Every certificate is issued by the next, which has the right to; the last says that it issued itself. Whether it is trusted is not
+ * said: that is by its bytes or not at all (RFC 5280, 6.1.1 d), so that its signature on itself would prove nothing.
+ */
 export interface Chain {
   readonly leaf: Certificate
   readonly leafKey: KeyObject
   readonly root: Certificate
-  readonly rootKey: KeyObject
   readonly certificates: readonly Certificate[]
 }
 
@@ -90,11 +93,12 @@ function verifyChain(pem: string, roles: readonly Role[]): Chain {
   }
   for (const [index, certificate] of certificates.entries()) {
     requireRole(certificate, roles[index]!)
-    requireIssued({ certificate, issuer: certificates[index + 1] ?? certificate })
+    const issuer = certificates[index + 1]
+    requireNamed(certificate, issuer ?? certificate)
+    if (issuer) requireSigned({ certificate, issuer })
   }
   const leaf = certificates[0]!
-  const last = certificates.at(-1)!
-  return { leaf, leafKey: publicKeyOf(leaf.publicKey), root: last, rootKey: publicKeyOf(last.publicKey), certificates }
+  return { leaf, leafKey: publicKeyOf(leaf.publicKey), root: certificates.at(-1)!, certificates }
 }
 
 const readCertificate = memoize(256, (der: Buffer) => der.toString('latin1'), parseCertificate)
@@ -132,23 +136,24 @@ function requireRole(certificate: Certificate, role: Role): void {
   }
 }
 
+function requireNamed(certificate: Certificate, issuer: Certificate): void {
+  if (certificate.issuer.der.equals(issuer.subject.der) && isKeyOf(issuer, certificate)) return
+  const expected = `"${certificate.subject.commonName}" to be issued by the next certificate`
+  throw refusal('chain-broken', expected, `"${issuer.subject.commonName}"`)
+}
+
 interface Issued {
   readonly certificate: Certificate
   readonly issuer: Certificate
 }
 
-const requireIssued = memoize<Issued, true>(
+const requireSigned = memoize<Issued, true>(
   1024,
   ({ certificate, issuer }) => `${certificate.fingerprint} ${issuer.fingerprint}`,
   ({ certificate, issuer }) => {
-    const named = certificate.subject.commonName
-    if (!certificate.issuer.der.equals(issuer.subject.der) || !isKeyOf(issuer, certificate)) {
-      throw refusal('chain-broken', `"${named}" to be issued by the next certificate`, `"${issuer.subject.commonName}"`)
-    }
-    if (!isSignedBy(certificate, publicKeyOf(issuer.publicKey))) {
-      throw refusal('certificate-signature-invalid', `a valid signature on "${named}"`, 'an invalid one')
-    }
-    return true
+    if (isSignedBy(certificate, publicKeyOf(issuer.publicKey))) return true
+    const expected = `a valid signature on "${certificate.subject.commonName}"`
+    throw refusal('certificate-signature-invalid', expected, 'an invalid one')
   },
 )
 
@@ -180,19 +185,10 @@ export function isRawSignature(signed: Uint8Array, key: KeyObject, signature: Ui
 const publicKeyOf = memoize(
   256,
   (spki: Buffer) => spki.toString('latin1'),
-  (key) => {
-    const expected = 'a public key on P-256'
-    let object: KeyObject
-    try {
-      object = createPublicKey({ key, format: 'der', type: 'spki' })
-    } catch (cause) {
-      throw refusal('chain-malformed', expected, 'no key', cause)
-    }
-    // An explicit curve could be any curve: only the named one is P-256, and OpenSSL says which it found.
-    if (object.asymmetricKeyDetails?.namedCurve !== 'prime256v1') {
-      throw refusal('chain-malformed', expected, object.asymmetricKeyDetails?.namedCurve ?? 'another key')
-    }
-    return object
+  (spki) => {
+    const key = readEcKey(spki, ['P-256'])
+    if (key) return key
+    throw refusal('chain-malformed', 'a public key on P-256', `${spki.toString('hex', 0, 32)}…`)
   },
 )
 
@@ -201,12 +197,9 @@ export const attestationKeyOf = memoize(
   1024,
   (point: Buffer) => point.toString('latin1'),
   (point) => {
-    const [x, y] = [point.subarray(0, 32).toString('base64url'), point.subarray(32).toString('base64url')]
-    try {
-      return createPublicKey({ key: { kty: 'EC', crv: 'P-256', x, y }, format: 'jwk' })
-    } catch (cause) {
-      throw refusal('attestation-key-invalid', 'an attestation key on P-256', 'a point that is not on it', cause)
-    }
+    const key = readEcPoint(point, 'P-256')
+    if (key) return key
+    throw refusal('attestation-key-invalid', 'an attestation key on P-256', 'a point that is not on it')
   },
 )
 

@@ -21,7 +21,7 @@ describe('§6.41 PCCS hang, redirect, 200 with HTML, oversize', () => {
     ],
   ])('a service that %s', async (_what, answer) => {
     const service = await pccs.intercept((_path, response) => answer(response))
-    const asked = pccs.client(service.url, { limits: { timeoutMs: 150, retries: 1, retryDelayMs: 1 } })
+    const asked = pccs.client(service.url, { limits: { timeoutMs: 500, retries: 1, retryDelayMs: 1 } })
     await expect(asked.collateralFor(pccs.quote)).rejects.toMatchObject({ code: 'pccs-timeout' })
     // Each of the four, twice.
     expect(service.requests.length).toBeGreaterThanOrEqual(5)

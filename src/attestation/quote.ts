@@ -50,7 +50,10 @@ export type CertificationData =
       readonly pceId: string | undefined
     }
 
+declare const parsedBrand: unique symbol
+/** Made by `parseQuote` and nowhere else, of bytes that are its own: its fields are what is in `raw`. */
 export interface Quote {
+  readonly [parsedBrand]: true
   readonly raw: Buffer
   /** What the attestation key signs. */
   readonly signed: Buffer
@@ -72,6 +75,7 @@ export interface Quote {
 export const maxQuoteBytes = 16_384
 
 export function parseQuote(bytes: Uint8Array): Quote {
+  // A copy: what was read must not change with the caller's bytes.
   const raw = Buffer.from(bytes)
   if (raw.length > maxQuoteBytes) throw refusal('quote-malformed', `at most ${maxQuoteBytes} bytes`, `${raw.length}`)
   const header = need(raw, 0, quoteFields.report.offset, 'the header')
@@ -106,7 +110,7 @@ export function parseQuote(bytes: Uint8Array): Quote {
     qeReportSignature: slice(raw, quoteFields.qeReportSignature),
     qeAuthData: raw.subarray(qeAuthDataOffset, certificationOffset),
     certification: readCertification(type, data),
-  }
+  } as Omit<Quote, typeof parsedBrand> as Quote
 }
 
 function requireSupported(header: Buffer): void {

@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest'
 import { codeOf } from '../../test/code-of.ts'
-import { memoize } from './memo.ts'
 import { MonotonicClock, validityProblems } from './validity.ts'
 
 describe('validity windows', () => {
@@ -34,27 +33,5 @@ describe('§6.40 clock backwards', () => {
     clock.observe(1)
     reading = 1_999_900
     expect(clock.now()).toBe(1_999_900)
-  })
-})
-
-describe('memoize', () => {
-  test('computes once, forgets the least recently used, and keeps no failure', () => {
-    const computed: string[] = []
-    const remember = memoize(
-      2,
-      (text: string) => text,
-      (text) => {
-        computed.push(text)
-        if (text === 'bad') throw new Error('bad')
-        return text.toUpperCase()
-      },
-    )
-    for (const text of ['a', 'b', 'a', 'c', 'a', 'b']) expect(remember(text)).toBe(text.toUpperCase())
-    expect(computed).toEqual(['a', 'b', 'c', 'b'])
-    expect(() => remember('bad')).toThrow('bad')
-    expect(() => remember('bad')).toThrow('bad')
-    expect(computed.slice(4)).toEqual(['bad', 'bad'])
-    expect(remember('b')).toBe('B')
-    expect(computed).toHaveLength(6)
   })
 })

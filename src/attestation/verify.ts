@@ -6,6 +6,7 @@
  */
 import { createHash, type KeyObject } from 'node:crypto'
 import { X509Error } from '../x509/der.ts'
+import { memoize } from '../x509/memo.ts'
 import { type Certificate, parseRevocationList, type RevocationList } from '../x509/read.ts'
 import {
   attestationKeyOf,
@@ -20,7 +21,6 @@ import type { QuoteCollateral } from './collateral.ts'
 import { AttestationError, type AttestationErrorCode } from './error.ts'
 import { attributesOf, type EvidenceFacts, measurementsOf, platformOf } from './evidence.ts'
 import { attributeFlags, reportFields } from './format.ts'
-import { memoize } from './memo.ts'
 import { type PckIdentity, parsePckIdentity } from './pck.ts'
 import { type EnclaveReport, parseQuote, type Quote } from './quote.ts'
 import {
@@ -56,6 +56,10 @@ export type Evidence = EvidenceFacts & { readonly [evidenceBrand]: true }
 
 const proven = new WeakSet<EvidenceFacts>()
 export const isProven = (facts: EvidenceFacts): facts is Evidence => proven.has(facts)
+
+type TimelessFacts = Omit<EvidenceFacts, 'verifiedAt'>
+/** What a quote was last found to prove, and by which collateral. Gone with the quote. */
+const examined = new WeakMap<Quote, { readonly collateral: TrustedCollateral; readonly facts: TimelessFacts }>()
 
 /** Everything about collateral that does not depend on a quote or on the time. */
 export function trustCollateral(collateral: QuoteCollateral, rootFingerprint: string): TrustedCollateral {
@@ -117,8 +121,25 @@ export function verifyQuote(
 
 /** As `verifyQuote`, but dates are left to authorize(), which lists them among all that a policy does not accept. */
 export function examineQuote(bytes: Uint8Array, collateral: TrustedCollateral, now: number): Evidence {
-  const quote = parseQuote(bytes)
+  return asProven(factsIn(parseQuote(bytes), collateral), now)
+}
 
+/** The same for the quote of a peer that comes back: what it proved under this very collateral it proves again. */
+export function reexamineQuote(quote: Quote, collateral: TrustedCollateral, now: number): Evidence {
+  const known = examined.get(quote)
+  if (known?.collateral === collateral) return asProven(known.facts, now)
+  const facts = factsIn(quote, collateral)
+  examined.set(quote, { collateral, facts })
+  return asProven(facts, now)
+}
+
+function asProven(timeless: TimelessFacts, now: number): Evidence {
+  const facts: EvidenceFacts = Object.freeze({ ...timeless, verifiedAt: now })
+  proven.add(facts)
+  return facts as Evidence
+}
+
+function factsIn(quote: Quote, collateral: TrustedCollateral): TimelessFacts {
   // The PCK certificate chains to the root that we trust, and nobody in the chain was revoked.
   const chain = pckChainOf(quote, collateral)
   const [pckCertificate, pckCa] = chain.certificates as [Certificate, Certificate]
@@ -145,27 +166,24 @@ export function examineQuote(bytes: Uint8Array, collateral: TrustedCollateral, n
   const platformLevel = matchPlatformLevel(pck, tcbInfo)
   const qeLevel = matchQeLevel(quote.qeReport, qeIdentity)
   const own = pckCa.fingerprint === collateral.pckCa.fingerprint ? [pckCertificate] : [pckCertificate, pckCa]
-  const validity = [...own.map(windowOfCertificate), ...collateral.validity]
-  const facts: EvidenceFacts = {
-    measurements: measurementsOf(quote.report),
-    attributes: attributesOf(quote.report),
+  const validity = Object.freeze([...own.map(windowOfCertificate), ...collateral.validity])
+  return {
+    measurements: Object.freeze(measurementsOf(quote.report)),
+    attributes: Object.freeze(attributesOf(quote.report)),
     reportData: quote.report.reportData.toString('hex'),
-    platform: platformOf(pck, pckCa.subject.commonName),
+    platform: Object.freeze(platformOf(pck, pckCa.subject.commonName)),
     tcbStatus: convergeStatus(platformLevel.status, qeLevel.status),
     platformStatus: platformLevel.status,
     qeStatus: qeLevel.status,
     platformTcbDate: platformLevel.date,
     qeTcbDate: qeLevel.date,
-    advisories: [...new Set([...platformLevel.advisories, ...qeLevel.advisories])],
+    advisories: Object.freeze([...new Set([...platformLevel.advisories, ...qeLevel.advisories])]),
     tcbEvaluationNumber: Math.min(tcbInfo.evaluationNumber, qeIdentity.evaluationNumber),
     rootFingerprint: collateral.rootFingerprint,
     validity,
     latestIssue: Math.max(...validity.map((window) => window.notBefore)),
     earliestExpiry: Math.min(...validity.map((window) => window.notAfter)),
-    verifiedAt: now,
   }
-  proven.add(Object.freeze(facts))
-  return facts as Evidence
 }
 
 function pckChainOf(quote: Quote, collateral: TrustedCollateral): Chain {

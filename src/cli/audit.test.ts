@@ -39,7 +39,7 @@ const events: readonly CloisterEvent[] = [
     address: '127.0.0.1:2',
     error: { code: 'policy-refused', message: '\u2028","signature":"', hint: 'h' },
   },
-  { kind: 'step', worker: 0, step: 1, loss: 1, iterationMs: 1, computeMs: 1, waitMs: 0 },
+  { kind: 'step', worker: 0, step: 1, examples: 1, loss: 1, iterationMs: 1, computeMs: 1, waitMs: 0 },
   { kind: 'saved', what: 'checkpoint', path: 'checkpoint/10', step: 10 },
   { kind: 'exported', path: 'model.age', form: 'age', recipients: 2 },
   { kind: 'key-provisioned', name: 'data', owner: codeDigest('an owner') },

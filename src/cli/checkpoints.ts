@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { publicError } from '../errors.ts'
+import { serverName } from '../federation/server-name.ts'
 import { CheckpointStore } from '../storage/checkpoint-store.ts'
 import { NewestSeen } from '../storage/newest-seen.ts'
 import { deriveSealingKey } from '../storage/sealing-key.ts'
 import type { RoleSession } from './role.ts'
-import { serverName } from './server-name.ts'
 
 /** `provisioned`: material that an owner handed over, where the job wants that. */
 export async function openCheckpoints(

@@ -3,6 +3,7 @@
 import { readdir } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { criteoFileNames } from '../data/criteo/criteo-source.ts'
+import { unwritable } from '../data/fetch-error.ts'
 import { type CliContext, cacheDirectory, exitStatus } from './context.ts'
 import { type CommandOptions, fetchData, inspectData, synthesizeData } from './data.ts'
 import { inspectCriteoData, synthesizeCriteo as writeCriteo } from './data-criteo.ts'
@@ -51,12 +52,14 @@ export function synthesizeCifar10(
   directory: string,
 ): Promise<number> {
   return withProgress(context, options, (common) =>
-    synthesizeData({
-      ...common,
-      directory: resolve(context.cwd, directory),
-      seed: options.seed,
-      recordsPerFile: options.records,
-    }),
+    writing(
+      synthesizeData({
+        ...common,
+        directory: resolve(context.cwd, directory),
+        seed: options.seed,
+        recordsPerFile: options.records,
+      }),
+    ),
   )
 }
 
@@ -71,15 +74,26 @@ export function synthesizeCriteo(
     })
   }
   return withProgress(context, options, (common) =>
-    writeCriteo({
-      ...common,
-      directory: resolve(context.cwd, directory),
-      rows: options.rows,
-      seed: options.seed,
-      files: options.files,
-      gzip: options.gz ?? false,
-    }),
+    writing(
+      writeCriteo({
+        ...common,
+        directory: resolve(context.cwd, directory),
+        rows: options.rows,
+        seed: options.seed,
+        files: options.files,
+        gzip: options.gz ?? false,
+      }),
+    ),
   )
+}
+
+/** A directory that cannot be made or filled is no bug. */
+async function writing(work: Promise<unknown>): Promise<void> {
+  try {
+    await work
+  } catch (cause) {
+    throw unwritable(cause, 'name a directory that you may write to, on a disk with room') ?? cause
+  }
 }
 
 async function withProgress(
@@ -87,7 +101,7 @@ async function withProgress(
   options: { json?: boolean },
   run: (common: CommandOptions) => Promise<unknown>,
 ): Promise<number> {
-  const progress = createProgress(context.stderr, context.now, { updates: 0, batchSize: 0 })
+  const progress = createProgress(context.stderr, context.now, { updates: 0 })
   try {
     await run({
       json: options.json ?? false,

@@ -2,7 +2,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
+import { testContext } from '../../test/cli-context.ts'
 import { fetchData, inspectData, synthesizeData } from './data.ts'
+import { synthesizeCifar10, synthesizeCriteo } from './data-commands.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'cli-data-'))
 afterAll(() => rmSync(root, { recursive: true }))
@@ -57,4 +59,16 @@ test('refusals come through: a bad label, nothing to fetch from', async () => {
   await expect(
     fetchData({ cacheDirectory: root, address: 'http://127.0.0.1:1/', json: false, write: () => {} }),
   ).rejects.toMatchObject({ code: 'data-offline' })
+})
+
+test('a directory that cannot be made is no bug of ours: the error says so, and what to do', async () => {
+  const file = join(root, 'a-file')
+  writeFileSync(file, '')
+  const { context } = testContext({ cwd: root })
+  const refused = { code: 'data-unwritable', hint: expect.stringContaining('may write to') }
+  await expect(synthesizeCifar10(context, { seed: 1, records: 10 }, join(file, 'images'))).rejects.toMatchObject(
+    refused,
+  )
+  const rows = synthesizeCriteo(context, { rows: 10, seed: 1, files: 1 }, join(file, 'clicks'))
+  await expect(rows).rejects.toMatchObject(refused)
 })

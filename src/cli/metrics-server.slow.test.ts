@@ -15,7 +15,7 @@ requires('gramine-limits').describe('inside Gramine', () => {
     const script = `
       import { get } from 'node:http'
       import { serveMetrics } from './dist/cli/metrics-server.js'
-      const server = await serveMetrics({ host: '127.0.0.1', port: 0, batchSize: 2, now: () => new Date(0) })
+      const server = await serveMetrics({ host: '127.0.0.1', port: 0, now: () => new Date(0) })
       server.observe('server', { kind: 'finished', steps: 1, examples: 1, seconds: 1 })
       get('http://' + server.address + '/metrics', (response) => {
         response.pipe(process.stdout)
@@ -29,7 +29,7 @@ requires('gramine-limits').describe('inside Gramine', () => {
 
 requires('prometheus').describe('Prometheus', () => {
   test('it scrapes them', async () => {
-    const server = await serveMetrics({ host: '127.0.0.1', port: 0, batchSize: 16, now: () => new Date(0) })
+    const server = await serveMetrics({ host: '127.0.0.1', port: 0, now: () => new Date(0) })
     server.observe('server', { kind: 'evaluation', step: 8, examples: 50, scores: { auc: 0.75 } })
     const directory = mkdtempSync(join(tmpdir(), 'cloister-prometheus-'))
     const target = `{ job_name: cloister, scrape_interval: 200ms, scrape_timeout: 200ms, static_configs: [{ targets: ['${server.address}'] }] }`

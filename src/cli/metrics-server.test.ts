@@ -19,8 +19,17 @@ const events: readonly CloisterEvent[] = [
   { kind: 'peer-left', peer: 'worker1', reason: 'replaced' },
   { kind: 'peer-left', peer: 'worker1', reason: 'lost', error },
   { kind: 'peer-refused', address: '1.2.3.4:5', error },
-  { kind: 'update', step: 7, loss: 2.5, learningRate: 0.1, staleness: 2, contributions: 3, applyMs: 20 },
-  { kind: 'update', step: 8, loss: 2.25, learningRate: 0.05, staleness: 0, contributions: 1, applyMs: 20 },
+  { kind: 'update', step: 7, examples: 41, loss: 2.5, learningRate: 0.1, staleness: 2, contributions: 3, applyMs: 20 },
+  {
+    kind: 'update',
+    step: 8,
+    examples: 16,
+    loss: 2.25,
+    learningRate: 0.05,
+    staleness: 0,
+    contributions: 1,
+    applyMs: 20,
+  },
   { kind: 'update-refused', worker: 1, step: 3, error },
   { kind: 'traffic', peer: 'worker1', bytesSent: 100, bytesReceived: 30 },
   { kind: 'traffic', peer: 'worker1', bytesSent: 10, bytesReceived: 3 },
@@ -32,7 +41,7 @@ const events: readonly CloisterEvent[] = [
   { kind: 'warning', error },
 ]
 const step: CloisterEvent = {
-  ...{ kind: 'step', worker: 0, step: 9, loss: 2, iterationMs: 250, computeMs: 200, waitMs: 50 },
+  ...{ kind: 'step', worker: 0, step: 9, examples: 15, loss: 2, iterationMs: 250, computeMs: 200, waitMs: 50 },
 }
 
 const open: MetricsServer[] = []
@@ -41,7 +50,7 @@ afterEach(async () => {
 })
 
 async function serve(): Promise<MetricsServer> {
-  const server = await serveMetrics({ host: '127.0.0.1', port: 0, batchSize: 16, now: () => new Date(5000) })
+  const server = await serveMetrics({ host: '127.0.0.1', port: 0, now: () => new Date(5000) })
   open.push(server)
   return server
 }
@@ -61,8 +70,8 @@ test('each event is counted where it belongs', async () => {
     'cloister_finished{process="server"} 0',
     'cloister_updates_total{process="server"} 2',
     'cloister_contributions_total{process="server"} 4',
-    'cloister_examples_total{process="server"} 64',
-    'cloister_examples_total{process="worker0"} 16',
+    'cloister_examples_total{process="server"} 57',
+    'cloister_examples_total{process="worker0"} 15',
     'cloister_training_loss{process="server"} 2.25',
     'cloister_learning_rate{process="server"} 0.05',
     'cloister_update_apply_seconds_sum{process="server"} 0.04',
@@ -135,7 +144,7 @@ test('junk on the port ends that connection and nothing else', async () => {
 test('a port that is taken is refused', async () => {
   const { address } = await serve()
   const port = Number(address.split(':')[1])
-  await expect(serveMetrics({ host: '127.0.0.1', port, batchSize: 1, now: () => new Date(0) })).rejects.toMatchObject({
+  await expect(serveMetrics({ host: '127.0.0.1', port, now: () => new Date(0) })).rejects.toMatchObject({
     code: 'address-unusable',
   })
 })

@@ -12,7 +12,6 @@ export interface MetricsServerOptions {
   readonly host: string
   readonly port: number
   /** Examples of one contribution. */
-  readonly batchSize: number
   readonly now: () => Date
 }
 
@@ -23,8 +22,8 @@ export interface MetricsServer {
   close(): Promise<void>
 }
 
-export async function serveMetrics({ host, port, batchSize, now }: MetricsServerOptions): Promise<MetricsServer> {
-  const metrics = createMetrics({ batchSize, now })
+export async function serveMetrics({ host, port, now }: MetricsServerOptions): Promise<MetricsServer> {
+  const metrics = createMetrics({ now })
   const limits = { maxHeaderSize: 8 * 1024, headersTimeout: 10_000, requestTimeout: 10_000 }
   const server = createServer(limits, (request, response) => {
     const end = (status: number, headers: Record<string, string> = {}, body = ''): void => {

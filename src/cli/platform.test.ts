@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
 import { testContext } from '../../test/cli-context.ts'
@@ -54,6 +55,23 @@ describe('platform serve', () => {
     expect(readFileSync(said.rootFile, 'latin1')).toContain('BEGIN CERTIFICATE')
     expect(JSON.parse(readFileSync(said.qcnlFile, 'latin1'))).toMatchObject({ pccs_url: said.pccsUrl })
     expect(await end()).toBe(0)
+  })
+
+  test.each([
+    [{ host: '0.0.0.0' }, hostname()],
+    [{ host: '0.0.0.0', advertise: 'pccs.example' }, 'pccs.example'],
+    [{ advertise: 'fd00::7' }, '[fd00::7]'],
+  ])('%o tells others to ask %s', async (options, host) => {
+    const cwd = scratchDirectory()
+    const { context, printed, abort } = run(cwd)
+    const ended = serve(context, { directory: 'sim', port: 0, json: true, ...options })
+    await vi.waitFor(() => expect(printed.out).toContain('\n'))
+    const { pccsUrl, qcnlFile } = JSON.parse(printed.out)
+    abort.abort('SIGTERM')
+    await ended
+    expect(new URL(pccsUrl).hostname).toBe(host.toLowerCase())
+    expect(Number(new URL(pccsUrl).port)).toBeGreaterThan(0)
+    expect(JSON.parse(readFileSync(qcnlFile, 'latin1'))).toMatchObject({ pccs_url: pccsUrl })
   })
 
   test('keeps its root over restarts; variants are those of the last start', async () => {

@@ -5,6 +5,7 @@
  */
 
 import { randomBytes } from 'node:crypto'
+import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { startPccsServer } from '../attestation/pccs-server.ts'
 import { fingerprintOf, openSimulatedAuthority } from '../attestation/platforms/simulated-authority.ts'
@@ -16,6 +17,8 @@ export interface ServeOptions {
   readonly host?: string
   /** 0 takes a free one. */
   readonly port?: number
+  /** Host by which others reach the service; by default `host`, or this machine's name where that is all addresses. */
+  readonly advertise?: string
   /** What is wrong with the platform: see simulated-variants.ts. None: nothing. */
   readonly variant?: readonly string[]
   readonly json?: boolean
@@ -33,15 +36,18 @@ export async function serve(context: Context, options: ServeOptions): Promise<nu
   await authority.setVariants(options.variant ?? [])
   const { host = '127.0.0.1', port = 8081 } = options
   const server = await startPccsServer({ authority, host, port, now: context.now })
+  const url = new URL(server.url)
+  const reachable = options.advertise ?? (isWildcard(host) ? hostname() : undefined)
+  if (reachable !== undefined) url.host = `${reachable.includes(':') ? `[${reachable}]` : reachable}:${url.port}`
   try {
     await replaceFile(join(directory, simulatedRootFile), authority.certificates.root.pem)
     // What is set here is to be seen by jobs that run: nothing is kept longer than it must.
     await replaceFile(
       join(directory, simulatedQcnlFile),
-      `${JSON.stringify({ pccs_url: server.url, verify_collateral_cache_expire_hours: 0 }, undefined, 2)}\n`,
+      `${JSON.stringify({ pccs_url: url.href, verify_collateral_cache_expire_hours: 0 }, undefined, 2)}\n`,
     )
     const said = {
-      pccsUrl: server.url,
+      pccsUrl: url.href,
       rootFile: join(directory, simulatedRootFile),
       rootFingerprint: fingerprintOf(authority.certificates.root),
       qcnlFile: join(directory, simulatedQcnlFile),
@@ -68,6 +74,11 @@ export async function setVariants(
 
 function openAuthority({ now }: Context, directory: string) {
   return openSimulatedAuthority({ directory, now, secret: () => randomBytes(32) })
+}
+
+/** Addresses to listen on that nobody can connect to from elsewhere. */
+function isWildcard(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
 }
 
 function textOf(

@@ -13,7 +13,7 @@ afterEach(() => {
 })
 
 const update = (step: number, loss: number): CloisterEvent => ({
-  ...{ kind: 'update', step, loss, learningRate: 0.1, staleness: 0, contributions: 1, applyMs: 1 },
+  ...{ kind: 'update', step, examples: 8, loss, learningRate: 0.1, staleness: 0, contributions: 1, applyMs: 1 },
 })
 const evaluation = (step: number, scores: Record<string, number>): CloisterEvent => ({
   ...{ kind: 'evaluation', step, examples: 10, scores },

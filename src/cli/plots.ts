@@ -3,9 +3,9 @@
 import { createReadStream, existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { serverName } from '../federation/server-name.ts'
 import { type Curve, curveChart, type Point } from '../observability/curve-chart.ts'
 import { parseEvent } from '../observability/publishable.ts'
-import { serverName } from './server-name.ts'
 
 /** As many points as a chart can show; more are averaged. */
 const mostPoints = 300

@@ -135,6 +135,7 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
     .action(action(async () => (await import('./start.ts')).start as Action))
   runOptions(program.command('simulate'), { job: 'required' })
     .description('run one server and all workers of a job as processes on this machine')
+    .option('--resume', 'go on in --out, the run directory of a run that was interrupted')
     .action(action(async () => (await import('./simulate.ts')).simulate as Action))
   runOptions(program.command('server'), { job: 'required' })
     .description('run a parameter server of a job')
@@ -222,6 +223,10 @@ function build(action: (load: () => Promise<Action>) => (...received: unknown[])
     .argument('<directory>')
     .option('--host <host>', 'where to listen', '127.0.0.1')
     .option('--port <port>', '0 takes a free one', wholeNumber, 8081)
+    .option(
+      '--advertise <host>',
+      "host in the address that others are told (default: that of --host; of 0.0.0.0 and :: this machine's name)",
+    )
     .option('--variant <name>', 'what is wrong with it, e.g. out-of-date (repeatable)', collect)
     .option('--json', 'machine-readable')
     .action(action(async () => (await import('./platform-commands.ts')).serve as Action))

@@ -7,6 +7,7 @@ import { createJsonLines, createProgress } from './progress.ts'
 const update = (step: number): CloisterEvent => ({
   kind: 'update',
   step,
+  examples: 16,
   loss: 2.5,
   learningRate: 0.1,
   staleness: 0,
@@ -17,6 +18,7 @@ const step = (at: number): CloisterEvent => ({
   kind: 'step',
   worker: 0,
   step: at,
+  examples: 16,
   loss: 2.25,
   iterationMs: 250,
   computeMs: 240,
@@ -38,7 +40,7 @@ function lines() {
       text += part
     },
   }
-  const progress = createProgress(output, () => new Date(time), { updates: 40, batchSize: 16 })
+  const progress = createProgress(output, () => new Date(time), { updates: 40 })
   return { progress, pass: (ms: number) => (time += ms), text: () => text }
 }
 
@@ -79,12 +81,12 @@ test('a push that comes after the last update is no news; one that is too old is
 test('on a terminal: a bar for each process, measured against the updates of the job', () => {
   const terminal = Object.assign(new PassThrough({ encoding: 'utf8' }), { isTTY: true, columns: 120 })
   let time = 0
-  const progress = createProgress(terminal, () => new Date(time), { updates: 40, batchSize: 16 })
+  const progress = createProgress(terminal, () => new Date(time), { updates: 40 })
   progress.show('server', update(1))
   progress.show('worker0', step(0))
   progress.show('server', { kind: 'evaluation', step: 1, examples: 9, scores: { auc: 0.75, accuracy: 0.5 } })
   time = 500
-  progress.show('server', { ...update(20), contributions: 3 } as CloisterEvent)
+  progress.show('server', { ...update(20), examples: 48 } as CloisterEvent)
   progress.show('worker0', step(19))
   progress.show('server', warning)
   progress.stop()

@@ -33,10 +33,9 @@ const spoken: ReadonlySet<CloisterEvent['kind']> = new Set([
   'failed',
 ])
 
-/** `updates`: how many the job has in all; `batchSize`: examples of one contribution. */
+/** `updates`: how many the job has in all. */
 export interface Extent {
   readonly updates: number
-  readonly batchSize: number
 }
 
 /** For machines: every event as it comes, one JSON object a line, as in `events.jsonl`. */
@@ -105,17 +104,17 @@ function folded(text: string, columns: number): string {
   return lines
 }
 
-/** Examples a second since the first contribution of a source. */
-function speed(now: () => Date, batchSize: number): (source: string, contributions: number) => string {
-  const counts = new Map<string, { readonly sinceMs: number; contributions: number }>()
-  return (source, contributions) => {
+/** Examples a second since the first update of a source. */
+function speed(now: () => Date): (source: string, examples: number) => string {
+  const counts = new Map<string, { readonly sinceMs: number; examples: number }>()
+  return (source, examples) => {
     const time = now().getTime()
     const count = counts.get(source)
     // The first says when, not how long: it was under way before.
-    if (count === undefined) counts.set(source, { sinceMs: time, contributions: 0 })
-    else count.contributions += contributions
+    if (count === undefined) counts.set(source, { sinceMs: time, examples: 0 })
+    else count.examples += examples
     if (count === undefined || time <= count.sinceMs) return ''
-    return `, ${((count.contributions * batchSize * 1000) / (time - count.sinceMs)).toFixed(0)} examples/s`
+    return `, ${((count.examples * 1000) / (time - count.sinceMs)).toFixed(0)} examples/s`
   }
 }
 
@@ -126,7 +125,7 @@ function standing(scores: Readonly<Record<string, number>>): string {
   return accuracy === undefined ? '' : `, accuracy ${accuracy.toFixed(3)}`
 }
 
-function barProgress(output: Output, now: () => Date, { updates, batchSize }: Extent): Progress {
+function barProgress(output: Output, now: () => Date, { updates }: Extent): Progress {
   const bars = new MultiBar({
     format: '{name} {bar} {value}/{total} {detail} ETA {eta_formatted}',
     barCompleteChar: '█',
@@ -142,7 +141,7 @@ function barProgress(output: Output, now: () => Date, { updates, batchSize }: Ex
     formatTime: (seconds) => (Number.isFinite(seconds) ? minutes(seconds) : '…'),
   })
   const active = new Map<string, SingleBar>()
-  const rate = speed(now, batchSize)
+  const rate = speed(now)
   let scored = ''
   let stopped = false
 
@@ -167,12 +166,7 @@ function barProgress(output: Output, now: () => Date, { updates, batchSize }: Ex
         return
       }
       if (event.kind === 'update') {
-        update(
-          source,
-          event.step,
-          updates,
-          `loss ${event.loss.toFixed(3)}${rate(source, event.contributions)}${scored}`,
-        )
+        update(source, event.step, updates, `loss ${event.loss.toFixed(3)}${rate(source, event.examples)}${scored}`)
       } else if (event.kind === 'step') {
         // The step that this worker's gradients became.
         const seconds = (event.iterationMs / 1000).toFixed(2)

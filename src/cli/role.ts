@@ -98,7 +98,6 @@ export async function runRole(
       deployment,
       directory,
       source,
-      batchSize: job.training.batchSize,
       now: context.now,
       events,
     })

@@ -6,6 +6,8 @@ import { systemClock } from '../federation/clock.ts'
 import { Follower, Leader } from '../federation/group.ts'
 import { Federation } from '../federation/protocol/gen/cloister/v1/federation_pb.ts'
 import { runServer } from '../federation/run-server.ts'
+import { leaderStopping } from '../federation/server-ends.ts'
+import { serverName } from '../federation/server-name.ts'
 import type { ServerLimits } from '../federation/server-options.ts'
 import { connect } from '../transport/grpc-client.ts'
 import { listen } from '../transport/grpc-server.ts'
@@ -18,7 +20,6 @@ import { parseAddress } from './options.ts'
 import { provisioningOf } from './provisioning.ts'
 import { persistently } from './reconnect.ts'
 import { type RoleOptions, type RoleSession, runRole } from './role.ts'
-import { serverName } from './server-name.ts'
 import { resultOf, writeResult } from './summary.ts'
 import { UsageError } from './usage-error.ts'
 import { createModelState, createSchedule, createStrategy, layoutOf, workloadOf } from './wiring.ts'
@@ -117,7 +118,11 @@ async function serve(session: RoleSession, index: number): Promise<void> {
       events,
       signal,
     })
-    if (index > 0) return
+    if (index > 0) {
+      // Training goes on when server 0 is back: whoever started this process must not take it for done.
+      if (result.reason === 'stopped' && !signal.aborted) throw leaderStopping()
+      return
+    }
     const dataSource = commonSource(result.workers.map((worker) => worker.dataSource))
     writeResult(session, resultOf(session, { ...result, mode: training.mode.name, dataSource, peers: result.workers }))
   } finally {

@@ -3,13 +3,16 @@
  * `cloister simulate`: one server and all workers of a job as processes on this machine, exactly as they would run on
  * several: this file only starts them, shows what they report and ends them in order.
  */
+import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { startPccsServer } from '../attestation/pccs-server.ts'
 import { fingerprintOf } from '../attestation/platforms/simulated-authority.ts'
 import type { Deployment } from '../config/deployment.ts'
-import type { Job } from '../config/job.ts'
+import { type Job, jobDigest } from '../config/job.ts'
+import { loadJob } from '../config/load.ts'
 import { CodedError, type PublicError } from '../errors.ts'
+import { serverName } from '../federation/server-name.ts'
 import type { CloisterEvent } from '../observability/events.ts'
 import { openAuthority } from './attestation.ts'
 import { type CliContext, cacheDirectory, exitStatus } from './context.ts'
@@ -21,15 +24,19 @@ import { writePlots } from './plots.ts'
 import { strictPolicy } from './policy.ts'
 import { createJsonLines, createProgress, type Progress } from './progress.ts'
 import { createRunDirectory, writeJson } from './run-directory.ts'
-import { serverName } from './server-name.ts'
 import { printSummary } from './summary.ts'
 
-export class SimulateError extends CodedError<'run-failed'> {}
+export class SimulateError extends CodedError<'run-failed' | 'run-of-another-job'> {}
 
 /** How long a process may take to save and leave once asked. */
 const graceMs = 30_000
 
-export async function simulate(context: CliContext, options: RunOptions): Promise<number> {
+export interface SimulateOptions extends RunOptions {
+  /** Goes on in the run directory of a run that was interrupted. */
+  readonly resume?: boolean
+}
+
+export async function simulate(context: CliContext, options: SimulateOptions): Promise<number> {
   const { job, deployment } = loadRun(options, context.env)
   return runJob(context, { job, deployment }, options)
 }
@@ -42,14 +49,14 @@ export interface JobRun {
 export async function runJob(
   context: CliContext,
   run: JobRun,
-  { json = false }: { json?: boolean } = {},
+  { json = false, resume = false }: Pick<SimulateOptions, 'json' | 'resume'> = {},
 ): Promise<number> {
   const { job, deployment } = run
   const directory = createRunDirectory({
     out: deployment.out,
     cwd: context.cwd,
     now: context.now(),
-    marker: 'server.log',
+    marker: resume ? undefined : `${serverName(0)}.log`,
   })
   const shown = json
     ? createJsonLines(context.stdout, context.now)
@@ -66,7 +73,7 @@ export async function runJob(
   let closePlatform = async (): Promise<void> => {}
   try {
     if (deployment.metrics !== undefined) {
-      metrics = await serveMetrics({ ...deployment.metrics, batchSize: job.training.batchSize, now: context.now })
+      metrics = await serveMetrics({ ...deployment.metrics, now: context.now })
       progress.show('simulate', { kind: 'metrics-served', address: metrics.address })
     }
     const data = await dataForRun(context, {
@@ -77,6 +84,7 @@ export async function runJob(
     })
     const attested = await attestedRun(context, run)
     closePlatform = attested.close
+    if (resume) requireSameJob(directory, attested.job)
     writeJson(join(directory, 'job.json'), attested.job)
     // One port for the whole run: this process hears all events.
     const { metrics: _, ...deploymentOfEach } = attested.deployment
@@ -86,7 +94,7 @@ export async function runJob(
       data: { directory: data.directory },
       engine: { ...deployment.engine, threads: deployment.engine.threads || threadsEach(job.workers) },
     })
-    processes = startProcesses(context, { job: attested.job, directory, progress })
+    processes = startProcesses(context, { job: attested.job, directory, resume, progress })
     await processes.finished
     progress.stop()
     await writePlots(directory)
@@ -125,6 +133,17 @@ async function attestedRun(
   }
 }
 
+/** Its servers would go on from nothing: what is sealed there belongs to the job that was agreed on. */
+function requireSameJob(directory: string, job: Job): void {
+  const path = join(directory, 'job.json')
+  if (!existsSync(path)) return
+  const [before, now] = [loadJob(path), job].map((each) => Buffer.from(jobDigest(each)).toString('hex'))
+  if (before === now) return
+  throw new SimulateError('run-of-another-job', `${path}: expected the job ${now}, got ${before}`, {
+    hint: 'Give --job and --set as the run was begun with, and the same version of Cloister; or begin anew with another --out DIR.',
+  })
+}
+
 /** Cores are shared among the workers: the server computes for milliseconds while they wait. */
 function threadsEach(workers: number): number {
   return Math.min(127, Math.max(1, Math.floor(availableParallelism() / workers)))
@@ -136,9 +155,17 @@ interface Processes {
   stopAll(): Promise<void>
 }
 
-function startProcesses(context: CliContext, options: { job: Job; directory: string; progress: Progress }): Processes {
-  const { job, directory, progress } = options
+interface ProcessesOptions {
+  readonly job: Job
+  readonly directory: string
+  readonly resume: boolean
+  readonly progress: Progress
+}
+
+function startProcesses(context: CliContext, options: ProcessesOptions): Processes {
+  const { job, directory, progress, resume } = options
   const files = ['--job', join(directory, 'job.json'), '--deployment', join(directory, 'deployment.json'), '--launched']
+  if (resume) files.push('--resume')
   const followers: LaunchedProcess[] = []
   const workers: LaunchedProcess[] = []
   /** Of servers, in their order, as far as they listen. */

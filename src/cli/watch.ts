@@ -14,7 +14,6 @@ export interface WatchOptions {
   /** Run directory. */
   readonly directory: string
   readonly source: string
-  readonly batchSize: number
   readonly now: () => Date
   readonly events: EventSink
 }
@@ -27,14 +26,13 @@ export interface Watch {
 }
 
 export async function openWatch(options: WatchOptions): Promise<Watch> {
-  const { deployment, directory, source, batchSize, now, events } = options
-  const metrics = deployment.metrics && (await serveMetrics({ ...deployment.metrics, batchSize, now }))
+  const { deployment, directory, source, now, events } = options
+  const metrics = deployment.metrics && (await serveMetrics({ ...deployment.metrics, now }))
   if (metrics !== undefined) events({ kind: 'metrics-served', address: metrics.address })
   const tensorboard = deployment.tensorboard
     ? openTensorboardLog({
         directory: join(directory, 'tensorboard', source),
         now,
-        batchSize,
         onFailure: (cause) => events({ kind: 'warning', error: publicError(unwritable(cause)) }),
       })
     : undefined

@@ -11,6 +11,8 @@ export interface AbsencesOptions {
   readonly present: () => Iterable<number>
   /** Never when absent. */
   readonly moveShardsAfterMs: number | undefined
+  /** Runs what changes the plan, between two updates. */
+  readonly replan: (change: () => void) => void
   readonly clock: Clock
   readonly events: EventSink
 }
@@ -35,16 +37,18 @@ export class Absences {
   }
 
   came(worker: number): void {
-    this.#options.plan.join(worker)
+    const { plan, replan } = this.#options
     this.#lost.delete(worker)
     this.#overdue.delete(worker)
     this.#absences.delete(worker)
-    this.#moveShards()
+    replan(() => {
+      plan.join(worker)
+      this.#moveShards()
+    })
   }
 
   went(worker: number): void {
-    const { clock, moveShardsAfterMs, plan } = this.#options
-    plan.leave(worker)
+    const { clock, moveShardsAfterMs, replan } = this.#options
     this.#lost.add(worker)
     if (moveShardsAfterMs === undefined) return
     const absence = Symbol('absence')
@@ -53,7 +57,7 @@ export class Absences {
       // It may have come and gone again meanwhile: then another absence is waited out.
       if (this.#absences.get(worker) !== absence) return
       this.#overdue.add(worker)
-      this.#moveShards()
+      replan(() => this.#moveShards())
     })
   }
 

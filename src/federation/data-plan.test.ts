@@ -6,7 +6,7 @@ import { DataPlan } from './data-plan.ts'
 describe('a plan', () => {
   test('hands out each shard in order, to its own worker', () => {
     const plan = new DataPlan(2)
-    expect([plan.next(0), plan.next(1), plan.next(0)]).toEqual([
+    expect([plan.next(0), plan.next(1), plan.next(0)]).toMatchObject([
       { shard: 0, position: 0 },
       { shard: 1, position: 0 },
       { shard: 0, position: 1 },
@@ -19,23 +19,36 @@ describe('a plan', () => {
     plan.settle(plan.next(1))
     plan.next(1)
     expect(plan.positions).toEqual([0, 1])
-    expect(new DataPlan(2, plan.positions).next(1)).toEqual({ shard: 1, position: 1 })
+    expect(new DataPlan(2, plan.positions).next(1)).toMatchObject({ shard: 1, position: 1 })
   })
 
-  test('hands out again what a worker had in hand when it left', () => {
+  test('hands out again what a worker had in hand when it comes back, and only that counts', () => {
     const plan = new DataPlan(2)
     plan.settle(plan.next(1))
-    plan.next(1)
-    plan.next(1)
-    plan.leave(1)
+    const before = [plan.next(1), plan.next(1)]
+    expect(before.map((lease) => plan.isCurrent(lease))).toEqual([true, true])
     plan.join(1)
-    expect(plan.next(1)).toEqual({ shard: 1, position: 1 })
+    const [again] = [plan.next(1)]
+    expect(again).toMatchObject({ shard: 1, position: 1 })
+    expect([...before, again].map((lease) => plan.isCurrent(lease))).toEqual([false, false, true])
+    expect(() => plan.settle(before[0]!)).toThrow('handed out again')
+    expect(plan.positions).toEqual([0, 1])
+  })
+
+  test('hands out again what is in hands when a shard moves and moves back', () => {
+    const plan = new DataPlan(2)
+    const first = plan.next(0)
+    plan.move(0, [1])
+    const heirs = plan.next(1)
+    plan.join(0)
+    const last = plan.next(0)
+    for (const lease of [first, heirs, last]) expect(lease).toMatchObject({ shard: 0, position: 0 })
+    expect([first, heirs, last].map((lease) => plan.isCurrent(lease))).toEqual([false, false, true])
   })
 
   test('gives the shards of who left to who has fewest, and back', () => {
     const plan = new DataPlan(4)
     expect(plan.move(3, [0, 1, 2])).toEqual([{ shard: 3, to: 0 }])
-    plan.leave(0)
     expect(plan.move(0, [1, 2])).toEqual([
       { shard: 0, to: 1 },
       { shard: 3, to: 2 },
@@ -68,7 +81,7 @@ describe('a plan', () => {
         }
         for (const { kind, worker } of steps) {
           if (kind === 'compute' && here.has(worker)) expect(owned(worker)).toBe(true)
-          else if (kind === 'die' && here.delete(worker)) plan.leave(worker)
+          else if (kind === 'die') here.delete(worker)
           else if (kind === 'move' && !here.has(worker)) plan.move(worker, owners())
           else if (kind === 'back' && !here.has(worker)) {
             here.add(worker)

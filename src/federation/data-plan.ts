@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Which batch each worker computes next. A batch is (data shard, position); a shard's batches are handed out in order, and
- * those of a worker that went away are handed out again, so that a worker that is replaced, a server that is resumed and a
- * shard that is moved all go on where the model is. Each worker begins with the shard of its own number.
+ * Which batch each worker computes next. A batch is (data shard, position); a shard's batches are handed out in order. When a
+ * worker comes back or its shard moves, what is not done with is handed out again, so that a worker that is replaced, a server
+ * that is resumed and a shard that is moved all go on where the model is; what was in hands before counts no more. Each worker
+ * begins with the shard of its own number.
  */
 import assert from 'node:assert/strict'
 import type { Task } from './protocol/remote-worker.ts'
 
+/** A batch in a worker's hands. */
+export interface Lease extends Task {
+  /** Of its shard: how often that was handed out again. */
+  readonly term: number
+}
+
 interface Shard {
   owner: number
+  term: number
   /** Batches below it are done with: in the model, or dropped. */
   settled: number
   /** Batches below it were handed out. */
@@ -22,7 +30,7 @@ export class DataPlan {
   constructor(workers: number, positions: readonly number[] = []) {
     this.#shards = Array.from({ length: workers }, (_, owner) => {
       const settled = positions[owner] ?? 0
-      return { owner, settled, handed: settled }
+      return { owner, term: 0, settled, handed: settled }
     })
   }
 
@@ -32,43 +40,46 @@ export class DataPlan {
   }
 
   /** Of a worker's shards the one that is furthest behind. */
-  next(worker: number): Task {
+  next(worker: number): Lease {
     let chosen: number | undefined
     for (const [index, { owner, handed }] of this.#shards.entries()) {
       if (owner !== worker) continue
       if (chosen === undefined || handed < this.#shards[chosen]!.handed) chosen = index
     }
     assert(chosen !== undefined, `worker ${worker} has no shard`)
-    return { shard: chosen, position: this.#shards[chosen]!.handed++ }
+    const { term, handed: position } = this.#shards[chosen]!
+    this.#shards[chosen]!.handed++
+    return { shard: chosen, position, term }
   }
 
-  settle({ shard, position }: Task): void {
-    const it = this.#shards[shard]!
-    it.settled = Math.max(it.settled, position + 1)
-    it.handed = Math.max(it.handed, it.settled)
+  /** Whether it is in hands still, and has not been handed out again. */
+  isCurrent({ shard, term }: Lease): boolean {
+    return this.#shards[shard]!.term === term
   }
 
-  /** The worker went away: what it had in hand is handed out again. */
-  leave(worker: number): void {
-    for (const shard of this.#shards) if (shard.owner === worker) shard.handed = shard.settled
+  /** The batch is done with; only a current lease may say so. */
+  settle(lease: Lease): void {
+    assert(this.isCurrent(lease), `shard ${lease.shard} was handed out again`)
+    const it = this.#shards[lease.shard]!
+    it.settled = Math.max(it.settled, lease.position + 1)
   }
 
-  /** Its own shard is its own again; others that it was given stay. */
+  /** It begins anew with what is not done with. Its own shard is its own again; others that it was given stay. */
   join(worker: number): void {
     this.#shards[worker]!.owner = worker
-    this.leave(worker)
+    for (const shard of this.#shards) if (shard.owner === worker) handOutAgain(shard)
   }
 
   /** Shards of `worker` go to the one of `others` that has fewest; what moved where. */
   move(worker: number, others: Iterable<number>): { readonly shard: number; readonly to: number }[] {
     const candidates = [...others].filter((other) => other !== worker)
     if (candidates.length === 0) return []
-    this.leave(worker)
     const moved: { shard: number; to: number }[] = []
     for (const [index, shard] of this.#shards.entries()) {
       if (shard.owner !== worker) continue
       const to = candidates.reduce((best, other) => (this.#count(other) < this.#count(best) ? other : best))
       shard.owner = to
+      handOutAgain(shard)
       moved.push({ shard: index, to })
     }
     return moved
@@ -77,4 +88,9 @@ export class DataPlan {
   #count(worker: number): number {
     return this.#shards.filter(({ owner }) => owner === worker).length
   }
+}
+
+function handOutAgain(shard: Shard): void {
+  shard.term++
+  shard.handed = shard.settled
 }

@@ -1,14 +1,11 @@
-/** Checkpoints of one and of several servers, what workers remember of them, and what is agreed before training. */
+/** Checkpoints of one and of several servers, and what workers remember of them. */
 import { afterAll, describe, expect, test } from 'vitest'
-import { batchSize, kinds, linearTraining, startServer, startWorker } from '../../test/support/federation.ts'
-import { linearBatches } from '../../test/support/linear-training.ts'
+import { connectTo, kinds, testJob } from '../../test/support/federation.ts'
 import { MemoryCheckpoints } from '../../test/support/memory-checkpoints.ts'
 import { type GroupSettings, startServers, startTableWorker, tableState } from '../../test/support/server-group.ts'
 import { createJavascriptEngine } from '../engine/javascript.ts'
-import { Deferred } from './deferred.ts'
 import { FederationError } from './federation-error.ts'
-import type { PreparationServer, PreparationWorker } from './preparation.ts'
-import { asynchronous } from './strategies/asynchronous.ts'
+import { workerMessage } from './protocol/messages.ts'
 import type { NewestStep } from './worker.ts'
 
 const engine = createJavascriptEngine()
@@ -50,10 +47,10 @@ async function run(settings: Partial<GroupSettings> & { stopAt?: number; newestS
     const seen = newestSeen?.[worker]
     return startTableWorker(engine, group, worker, seen === undefined ? {} : { newestSeen: seen })
   })
-  await Promise.all(group.servers.map(({ result }) => result))
+  const ended = await Promise.all(group.servers.map(({ result }) => result))
   for (const { stop } of workers) if (stopAt !== undefined) stop.abort()
   await Promise.all(workers.map(({ result }) => result))
-  return { group, workers }
+  return { group, workers, reasons: new Set(ended.map(({ reason }) => reason)) }
 }
 
 describe('resumed', () => {
@@ -61,9 +58,11 @@ describe('resumed', () => {
     const whole = storesOf(servers)
     const { group } = await run({ servers, stores: whole })
     const stores = storesOf(servers)
-    await run({ servers, stores, stopAt: 5 })
+    // Who is told to stop is server 0 alone: the others do not take that for the end of training.
+    expect((await run({ servers, stores, stopAt: 5 })).reasons).toEqual(new Set(['stopped']))
     for (const store of stores) expect(store.steps).toEqual([5])
     const resumed = await run({ servers, stores })
+    expect(resumed.reasons).toEqual(new Set(['complete']))
     for (const { events } of resumed.group.servers) {
       expect(kinds(events, 'resumed')).toMatchObject([{ step: 5 }])
       expect(kinds(events, 'update').map(({ step }) => step)).toEqual([6, 7, 8])
@@ -93,13 +92,33 @@ describe('resumed', () => {
     for (const store of unequal) expect(store.steps).toEqual([common, 8])
   })
 
-  test('all begin anew when they have no step in common', async () => {
+  test('all begin anew when they have no step in common, and no step was ever on disk everywhere', async () => {
     const stores = storesOf(2)
     const { group } = await run({ stores })
-    const resumed = await run({ stores: [stores[0]!, new MemoryCheckpoints()] })
+    // A copy does not know that its step was durable: as if the leader had died while the other still saved.
+    const resumed = await run({ stores: [stores[0]!.copy(8), new MemoryCheckpoints()] })
     for (const { events } of resumed.group.servers) expect(kinds(events, 'resumed')).toEqual([])
     expect(tableState(resumed.group)).toEqual(tableState(group))
   })
+})
+
+test('a server that comes without its checkpoints: the first step that was durable is not given up for a new beginning', async () => {
+  const stores = storesOf(2)
+  await run({ stores })
+  expect(stores[0]!.steps).toEqual([8])
+  const { servers, wires, layout } = startServers(engine, {
+    servers: 2,
+    workers: 2,
+    totalUpdates: 8,
+    stores,
+    only: [0],
+  })
+  const empty = await connectTo(wires[0]!, { name: 'server 1', role: 'follower' })
+  const { digest: jobDigest } = testJob
+  const hello = { protocol: 2, jobDigest, placementDigest: layout.placement.digest, server: 1, steps: [] }
+  await empty.send(workerMessage({ case: 'serverHello', value: hello }))
+  await expect(servers[0]!.result).rejects.toMatchObject({ code: 'checkpoints-lost' })
+  expect(stores[0]!.steps).toEqual([8])
 })
 
 describe('a save that fails', () => {
@@ -198,176 +217,5 @@ describe('a server that comes back older', () => {
     const { group } = await run({ stores: copies, newestSeen })
     expect(kinds(group.servers[0]!.events, 'resumed')).toMatchObject([{ step: 3 }])
     expect(await group.servers[0]!.result).toMatchObject({ reason: 'complete', version: 8 })
-  })
-})
-
-describe('preparation', () => {
-  /** Joins what all workers contribute, in their order. */
-  class Joining implements PreparationServer {
-    readonly contributed = new Map<number, string>()
-    restored: string | undefined
-
-    begin(worker: number) {
-      let text = ''
-      return {
-        accept: (part: Uint8Array) => {
-          text += Buffer.from(part).toString()
-        },
-        end: () => {
-          this.contributed.set(worker, text)
-        },
-      }
-    }
-
-    *result() {
-      const all = [...this.contributed].sort(([a], [b]) => a - b).map(([, text]) => text)
-      for (const part of all) yield Buffer.from(part)
-    }
-
-    restore(parts: Iterable<Uint8Array>) {
-      this.restored = Buffer.concat([...parts]).toString()
-    }
-  }
-
-  class Party implements PreparationWorker {
-    readonly #parts: readonly string[]
-    asked = 0
-    agreed: string | undefined
-
-    constructor(...parts: string[]) {
-      this.#parts = parts
-    }
-
-    async *contribution() {
-      this.asked++
-      for (const part of this.#parts) yield Buffer.from(part)
-    }
-
-    begin() {
-      let text = ''
-      return {
-        accept: (part: Uint8Array) => {
-          text += Buffer.from(part).toString()
-        },
-        end: () => {
-          this.agreed = text
-        },
-      }
-    }
-  }
-
-  test('everybody gets what came of all contributions, and nobody trains before', async () => {
-    const preparation = new Joining()
-    const server = startServer(engine, { preparation, job: { totalUpdates: 2 } })
-    const [first, second] = [new Party('a', 'b'), new Party('c')]
-    const early = startWorker(engine, () => server.wire, 0, { preparation: first })
-    while (preparation.contributed.size === 0) await new Promise(setImmediate)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-    expect([first.agreed, kinds(server.events, 'update').length]).toEqual([undefined, 0])
-    const late = startWorker(engine, () => server.wire, 1, { preparation: second })
-    await Promise.all([server.result, early.result, late.result])
-    expect([first.agreed, second.agreed]).toEqual(['abc', 'abc'])
-  })
-
-  test('is not repeated: a resumed server has the result, and asks nobody', async () => {
-    const first = startServer(engine, { preparation: new Joining(), job: { totalUpdates: 2 } })
-    const parties = [new Party('x'), new Party('y')]
-    const workers = parties.map((preparation, worker) => startWorker(engine, () => first.wire, worker, { preparation }))
-    await Promise.all([first.result, ...workers.map(({ result }) => result)])
-    const preparation = new Joining()
-    const second = startServer(engine, { preparation, checkpoints: first.checkpoints, job: { totalUpdates: 4 } })
-    const others = [new Party('z'), new Party('z')]
-    const again = others.map((party, worker) => startWorker(engine, () => second.wire, worker, { preparation: party }))
-    await Promise.all([second.result, ...again.map(({ result }) => result)])
-    expect(preparation.restored).toBe('xy')
-    expect(others.map(({ asked, agreed }) => [asked, agreed])).toEqual([
-      [0, 'xy'],
-      [0, 'xy'],
-    ])
-  })
-
-  test('a worker that is lost in the middle of its contribution begins again', async () => {
-    const preparation = new Joining()
-    const server = startServer(engine, { preparation, job: { workers: 1, totalUpdates: 2 }, limits: {} })
-    let attempts = 0
-    const party = new Party('one', 'two')
-    const flaky: PreparationWorker = {
-      begin: () => party.begin(),
-      async *contribution() {
-        for await (const part of party.contribution()) {
-          yield part
-          if (attempts++ === 0) throw new FederationError('peer-lost', 'cut', { hint: '' })
-        }
-      },
-    }
-    const worker = startWorker(engine, () => server.wire, 0, { preparation: flaky })
-    while (preparation.contributed.size === 0) await new Promise(setImmediate)
-    expect(preparation.contributed.get(0)).toBe('onetwo')
-    expect(await worker.result).toMatchObject({ reason: 'complete' })
-    await server.result
-    expect(party.agreed).toBe('onetwo')
-  })
-})
-
-describe('who takes part', () => {
-  test('nobody trains before the minimum is there', async () => {
-    const server = startServer(engine, { job: { totalUpdates: 2, minimumToStart: 2 } })
-    const first = startWorker(engine, () => server.wire, 0)
-    while (kinds(first.events, 'peer-joined').length === 0) await new Promise(setImmediate)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-    expect(kinds(first.events, 'step')).toEqual([])
-    const second = startWorker(engine, () => server.wire, 1)
-    await Promise.all([server.result, first.result, second.result])
-    expect(kinds(server.events, 'update').map(({ contributions }) => contributions)).toEqual([2, 2])
-  })
-
-  test('the shard of a worker that stays away goes to another, where it was, and back when it returns', async () => {
-    const tasks: [worker: number, shard: number, position: number][] = []
-    const noted = (worker: number) =>
-      linearTraining(engine, worker, 2, {
-        batch: async (task) => {
-          tasks.push([worker, task.shard, task.position])
-          // Other workers and their deadlines have their turn.
-          await new Promise((resolve) => setTimeout(resolve, 1))
-          return await linearBatches(batchSize, 2)(task)
-        },
-      })
-    const [moved, shared] = [new Deferred<void>(), new Deferred<void>()]
-    const server = startServer(engine, {
-      job: { totalUpdates: 60, synchronous: false, moveShardsAfterMs: 5 },
-      createStrategy: () => asynchronous({ stalenessExponent: 0 }),
-      events: (event) => {
-        if (event.kind === 'reassigned') moved.resolve()
-      },
-    })
-    const leaving = startWorker(engine, () => server.wire, 1, {
-      synchronous: false,
-      training: noted(1),
-      events: (event) => {
-        if (event.kind === 'step' && event.step >= 2) leaving.stop.abort()
-      },
-    })
-    expect(await leaving.result).toMatchObject({ reason: 'stopped' })
-    const done = leaving.events.filter(({ kind }) => kind === 'step').length
-    const staying = startWorker(engine, () => server.wire, 0, {
-      synchronous: false,
-      training: noted(0),
-      events: () => {
-        if (tasks.some(([worker, shard]) => worker === 0 && shard === 1)) shared.resolve()
-      },
-    })
-    await moved.promise
-    expect(kinds(server.events, 'reassigned')).toMatchObject([{ shard: 1, from: 1, to: 0 }])
-    await shared.promise
-    const taken = tasks.find(([worker, shard]) => worker === 0 && shard === 1)!
-    expect(taken[2]).toBeGreaterThanOrEqual(done)
-    expect(taken[2]).toBeLessThanOrEqual(done + 1)
-    const returned = startWorker(engine, () => server.wire, 1, { synchronous: false, training: noted(1) })
-    const before = tasks.length
-    await Promise.all([server.result, staying.result, returned.result])
-    const own = tasks.slice(before).filter(([worker]) => worker === 1)
-    expect(own.length).toBeGreaterThan(0)
-    expect(own.every(([, shard]) => shard === 1)).toBe(true)
-    expect(own[0]![2]).toBeGreaterThan(taken[2] - 1)
   })
 })

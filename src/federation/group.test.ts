@@ -83,12 +83,17 @@ describe('a leader', () => {
     ]
     for (const [index, { there }] of links.entries()) {
       const reader = new MessageReader<WorkerMessage>(there.incoming)
-      void leader.attend(there, reader, {
-        ...greeting,
-        $typeName: 'cloister.v1.ServerHello',
-        server: index + 1,
-        steps: steps[index]!,
-      })
+      void leader.attend(
+        there,
+        reader,
+        {
+          ...greeting,
+          $typeName: 'cloister.v1.ServerHello',
+          server: index + 1,
+          steps: steps[index]!,
+        },
+        () => {},
+      )
     }
     expect(await leader.begin([1, 2, 4, 6], new AbortController().signal)).toBe(4)
     for (const { here } of links) {
@@ -97,6 +102,27 @@ describe('a leader', () => {
       here.destroy()
     }
   })
+})
+
+test('a leader that forgets a worker’s push waits until every follower has its next one, be it for the same version', async () => {
+  const leader = new Leader({ ...options, servers: 2 })
+  const { here, there } = await link()
+  const hello = { ...greeting, $typeName: 'cloister.v1.ServerHello' as const }
+  void leader.attend(there, new MessageReader<WorkerMessage>(there.incoming), hello, () => {})
+  await leader.begin([], new AbortController().signal)
+  const report = () => here.send(workerMessage({ case: 'held', value: { worker: 0, baseVersion: 7 } }))
+  await report()
+  await leader.everywhere(0, 7)
+  let held = false
+  leader.forget(0)
+  const again = leader.everywhere(0, 7).then(() => {
+    held = true
+  })
+  await new Promise(setImmediate)
+  expect(held).toBe(false)
+  await report()
+  await again
+  here.destroy()
 })
 
 describe('a follower', () => {

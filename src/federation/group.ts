@@ -59,13 +59,15 @@ export class Leader {
     return this.#broken.promise
   }
 
-  /** A follower's connection, whose first message is its hello. Resolves when it is gone. */
+  /** A follower's connection, whose first message is its hello. Says how it went when it is gone. */
   async attend(
     connection: FollowerConnection,
     reader: MessageReader<WorkerMessage>,
     hello: ServerHello,
-  ): Promise<void> {
+    onAdmitted: () => void,
+  ): Promise<'finished' | 'lost' | 'replaced'> {
     this.#verify(hello)
+    onAdmitted()
     const link: Link = { connection, reader, steps: hello.steps, held: new Map(), saved: new Map() }
     const before = this.#links.get(hello.server)
     this.#links.set(hello.server, link)
@@ -79,10 +81,11 @@ export class Leader {
       for (;;) this.#take(link, (await reader.read()).message)
     } catch (error) {
       connection.destroy()
-      if (this.#links.get(hello.server) === link) {
-        this.#links.delete(hello.server)
-        this.#break(scattered(hello.server, error))
-      }
+      const now = this.#links.get(hello.server)
+      if (now !== link) return now === undefined ? 'finished' : 'replaced'
+      this.#links.delete(hello.server)
+      this.#break(scattered(hello.server, error))
+      return 'lost'
     }
   }
 
@@ -111,6 +114,11 @@ export class Leader {
   /** Resolves once every follower holds this worker's push for this version. */
   async everywhere(worker: number, baseVersion: number): Promise<void> {
     await this.#when(() => [...this.#links.values()].every(({ held }) => held.get(worker) === baseVersion))
+  }
+
+  /** What is held of this worker counts no more: its next push is waited for everywhere, be it for the same version. */
+  forget(worker: number): void {
+    for (const { held } of this.#links.values()) held.delete(worker)
   }
 
   announceRound(baseVersion: number, workers: readonly number[]): void {

@@ -85,9 +85,18 @@ async function update(options: LocalOptions, memory: Memory): Promise<number> {
     const now = clock.now()
     const [iterationMs, computeMs] = [now - iterationSince, applyingSince - computingSince]
     const waitMs = computingSince - iterationSince
-    events({ kind: 'step', worker: 0, step: version, loss, iterationMs, computeMs, waitMs })
+    events({ kind: 'step', worker: 0, step: version, examples, loss, iterationMs, computeMs, waitMs })
     const applyMs = now - applyingSince
-    events({ kind: 'update', step: model.version, loss, learningRate, staleness: 0, contributions: 1, applyMs })
+    events({
+      kind: 'update',
+      step: model.version,
+      examples,
+      loss,
+      learningRate,
+      staleness: 0,
+      contributions: 1,
+      applyMs,
+    })
     return examples
   } finally {
     snapshot.release()

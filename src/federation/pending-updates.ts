@@ -10,6 +10,10 @@ export class PendingUpdates {
     this.#all.add(update)
   }
 
+  get all(): readonly PendingUpdate[] {
+    return [...this.#all]
+  }
+
   has(update: PendingUpdate): boolean {
     return this.#all.has(update)
   }

@@ -1,4 +1,4 @@
-/** Workers and servers that die, hang, come back or are stopped, over the in-memory transport. */
+/** Workers and servers that die, come back or are stopped, over the in-memory transport. */
 import { afterAll, describe, expect, test } from 'vitest'
 import { FakeClock } from '../../test/support/fake-clock.ts'
 import {
@@ -14,6 +14,7 @@ import {
   startWorker,
   type WorkerConnection,
 } from '../../test/support/federation.ts'
+import { heldAt } from '../../test/support/held-training.ts'
 import { linearManifest, linearStep } from '../../test/support/linear-training.ts'
 import { createJavascriptEngine } from '../engine/javascript.ts'
 import { Deferred } from './deferred.ts'
@@ -22,27 +23,9 @@ import { workerMessage } from './protocol/messages.ts'
 import type { PendingUpdate } from './server-options.ts'
 import { slicesOf } from './slices.ts'
 import { asynchronous } from './strategies/asynchronous.ts'
-import type { Training } from './training.ts'
 
 const engine = createJavascriptEngine()
 afterAll(() => engine.close())
-
-/** Training whose step number `step` (from 0) waits for `gate` before it computes, after telling `reached`. */
-function heldAt(step: number, party: number, gate: Promise<unknown>, reached: () => void): Training {
-  const sound = linearStep(engine, batchSize)
-  let next = 0
-  return linearTraining(engine, party, 2, {
-    step: {
-      async run(...input) {
-        if (next++ === step) {
-          reached()
-          await gate
-        }
-        return await sound.run(...input)
-      },
-    },
-  })
-}
 
 /** Connects worker 1 and keeps hold of its connections, to cut them. */
 function cuttable(server: RunningServer) {
@@ -72,7 +55,7 @@ describe('a worker that dies', () => {
         if (connections.length > 0) return await never
         return await connect()
       },
-      training: heldAt(2, 1, never, () => connections[0]!.destroy()),
+      training: heldAt(engine, 2, 1, never, () => connections[0]!.destroy()),
     })
     const other = startWorker(engine, () => server.wire, 0)
     expect(await server.result).toMatchObject({ reason: 'complete', version: 8, heldOut: { examples: 12 } })
@@ -87,7 +70,7 @@ describe('a worker that dies', () => {
     const pushed = new Deferred<void>()
     startWorker(engine, () => server.wire, 1, {
       connect: () => (connections.length > 0 ? never : connect()),
-      training: heldAt(1, 1, never, () => pushed.resolve()),
+      training: heldAt(engine, 1, 1, never, () => pushed.resolve()),
     })
     const other = startWorker(engine, () => server.wire, 0, {
       events: ({ kind }) => {
@@ -107,7 +90,7 @@ describe('a worker that dies', () => {
     const { connect, connections } = cuttable(server)
     const worker = startWorker(engine, () => server.wire, 1, {
       connect,
-      training: heldAt(2, 1, Promise.resolve(), () => connections[0]!.destroy()),
+      training: heldAt(engine, 2, 1, Promise.resolve(), () => connections[0]!.destroy()),
     })
     const other = startWorker(engine, () => server.wire, 0)
     await Promise.all([server.result, worker.result, other.result])
@@ -142,7 +125,9 @@ describe('a worker that dies', () => {
       connect,
       training: linearTraining(engine, 1, 2, { step }),
     })
-    const other = startWorker(engine, () => server.wire, 0, { training: heldAt(1, 0, back.promise, () => undefined) })
+    const other = startWorker(engine, () => server.wire, 0, {
+      training: heldAt(engine, 1, 0, back.promise, () => undefined),
+    })
     await Promise.all([server.result, worker.result, other.result])
     expect(step.seeds.map(([, position]) => position)).toEqual([0, 1, 1, 2, 3, 4])
     expect(kinds(server.events, 'update').map(({ contributions }) => contributions)).toEqual([2, 2, 2, 2, 2])
@@ -261,7 +246,7 @@ describe('a peer that is no longer acceptable', () => {
         peer.name === 'worker 1' ? { ...describePeer(peer), withdrawn: withdrawn.signal } : describePeer(peer),
     })
     const dropped = startWorker(engine, () => server.wire, 1, {
-      training: heldAt(2, 1, Promise.resolve(), () => withdrawn.abort(outOfPolicy)),
+      training: heldAt(engine, 2, 1, Promise.resolve(), () => withdrawn.abort(outOfPolicy)),
     })
     const other = startWorker(engine, () => server.wire, 0)
     await expect(dropped.result).rejects.toMatchObject({ code: 'refused-by-server' })
@@ -328,7 +313,7 @@ describe('a peer that is no longer acceptable', () => {
     const server = startServer(engine, { job: { workers: 1, totalUpdates: 5 }, createStrategy: () => allOf(1) })
     const worker = startWorker(engine, () => server.wire, 0, {
       describe: (peer) => ({ ...describePeer(peer), withdrawn: withdrawn.signal }),
-      training: heldAt(2, 0, Promise.resolve(), () => withdrawn.abort(outOfPolicy)),
+      training: heldAt(engine, 2, 0, Promise.resolve(), () => withdrawn.abort(outOfPolicy)),
     })
     await expect(worker.result).rejects.toBe(outOfPolicy)
     expect(kinds(server.events, 'update').length).toBe(2)
@@ -342,7 +327,7 @@ describe('stopped by a signal', () => {
   test('a worker leaves with a reason, and the others go on', async () => {
     const server = startServer(engine, { job: { totalUpdates: 5 } })
     const leaving = startWorker(engine, () => server.wire, 1, {
-      training: heldAt(2, 1, Promise.resolve(), () => leaving.stop.abort()),
+      training: heldAt(engine, 2, 1, Promise.resolve(), () => leaving.stop.abort()),
     })
     const other = startWorker(engine, () => server.wire, 0)
     expect(await leaving.result).toMatchObject({ reason: 'stopped' })
@@ -369,7 +354,7 @@ describe('stopped by a signal', () => {
     const server = startServer(engine)
     const held = new Promise<void>((resolve) => server.stop.signal.addEventListener('abort', () => resolve()))
     const worker = startWorker(engine, () => server.wire, 0, {
-      training: heldAt(0, 0, held, () => server.stop.abort()),
+      training: heldAt(engine, 0, 0, held, () => server.stop.abort()),
     })
     expect(await server.result).toMatchObject({ reason: 'stopped', version: 0, seconds: 0 })
     worker.stop.abort()
@@ -381,96 +366,5 @@ describe('stopped by a signal', () => {
     server.stop.abort()
     expect(await server.result).toMatchObject({ reason: 'stopped', version: 0 })
     expect(server.saved.map(({ version }) => version)).toEqual([0])
-  })
-})
-
-describe('deadlines, on a clock that the test moves', () => {
-  async function until(condition: () => boolean): Promise<void> {
-    while (!condition()) await new Promise(setImmediate)
-  }
-
-  test('a round closes without the straggler, whose late push is dropped with a reason', async () => {
-    const [clock, gate] = [new FakeClock(), new Deferred<void>()]
-    const server = startServer(engine, {
-      clock,
-      limits: { withoutWorkersMs: 1e9 },
-      job: { totalUpdates: 3 },
-      createStrategy: () => allOf(2, { deadlineMs: 4_000 }),
-      events: (event) => {
-        if (event.kind === 'update' && event.step === 2) gate.resolve()
-      },
-    })
-    const slow = startWorker(engine, () => server.wire, 1, { training: heldAt(1, 1, gate.promise, () => undefined) })
-    const fast = startWorker(engine, () => server.wire, 0)
-    await until(() => kinds(server.events, 'update').length === 1)
-    // Round 2: the fast worker's push starts the deadline (the other two alarms are gone by then).
-    await until(() => clock.alarms > 0)
-    clock.advance(3_999)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-    expect(kinds(server.events, 'update').length).toBe(1)
-    clock.advance(1)
-    await Promise.all([server.result, slow.result, fast.result])
-    expect(kinds(server.events, 'update').map(({ contributions }) => contributions)).toEqual([2, 1, 2])
-    expect(kinds(server.events, 'update-refused')).toMatchObject([{ worker: 1, error: { code: 'push-late' } }])
-    expect(kinds(slow.events, 'update-refused')).toMatchObject([{ step: 1, error: { code: 'push-late' } }])
-  })
-
-  test('N of M takes the first N', async () => {
-    const gate = new Deferred<void>()
-    const server = startServer(engine, {
-      job: { workers: 3, totalUpdates: 4 },
-      createStrategy: () => allOf(2, { minimumWorkers: 2 }),
-      events: (event) => {
-        if (event.kind === 'update' && event.step === 3) gate.resolve()
-      },
-    })
-    const workers = [0, 1, 2].map((index) =>
-      startWorker(engine, () => server.wire, index, {
-        training: index === 2 ? heldAt(0, 2, gate.promise, () => undefined) : linearTraining(engine, index, 3),
-      }),
-    )
-    await Promise.all([server.result, ...workers.map(({ result }) => result)])
-    expect(kinds(server.events, 'update').map(({ contributions }) => contributions)).toEqual([2, 2, 2, 2])
-    expect(kinds(workers[2]!.events, 'update-refused')[0]).toMatchObject({ step: 0, error: { code: 'push-late' } })
-  })
-
-  test('without any worker for too long the server gives up, and saves', async () => {
-    const clock = new FakeClock()
-    const server = startServer(engine, { clock, limits: { withoutWorkersMs: 60_000 } })
-    await until(() => clock.alarms > 0)
-    clock.advance(60_000)
-    await expect(server.result).rejects.toMatchObject({ code: 'workers-gone' })
-    expect(server.saved.map(({ version }) => version)).toEqual([0])
-  })
-
-  test('a worker that does not score in time is refused, and the scores are those of the others', async () => {
-    const clock = new FakeClock()
-    const scored = new Deferred<void>()
-    const server = startServer(engine, {
-      clock,
-      limits: { evaluationMs: 30_000, withoutWorkersMs: 1e9 },
-      job: { totalUpdates: 2, evaluateEvery: 1 },
-    })
-    const stuck = startWorker(engine, () => server.wire, 1, {
-      training: linearTraining(engine, 1, 2, {
-        heldOut: async function* () {
-          yield await never
-        },
-      }),
-    })
-    // Worker 0 is given its second step when its scores are there.
-    const training = heldAt(1, 0, Promise.resolve(), () => scored.resolve())
-    const other = startWorker(engine, () => server.wire, 0, { training })
-    await scored.promise
-    clock.advance(30_000)
-    expect(await server.result).toMatchObject({ reason: 'complete', heldOut: { examples: 12 } })
-    expect(await other.result).toMatchObject({ reason: 'complete' })
-    expect(kinds(server.events, 'evaluation').map(({ step, examples }) => [step, examples])).toEqual([
-      [1, 12],
-      [2, 12],
-    ])
-    const left = kinds(server.events, 'peer-left').find(({ peer }) => peer === 'worker1')
-    expect(left).toMatchObject({ reason: 'refused', error: { code: 'scores-late' } })
-    stuck.stop.abort()
   })
 })

@@ -9,39 +9,24 @@ import {
   batchSize,
   connectTo,
   helloOf,
+  honestWorkerFinishes,
   kinds,
-  linearLayout,
-  linearTraining,
   type NamedPeer,
-  overheard,
-  type RunningServer,
-  startServer,
+  startForOne,
   startWorker,
   type Wire,
   type WorkerConnection,
 } from '../../test/support/federation.ts'
-import { linearManifest, linearStep } from '../../test/support/linear-training.ts'
+import { linearManifest } from '../../test/support/linear-training.ts'
 import { startServers } from '../../test/support/server-group.ts'
 import { table, tableManifest } from '../../test/support/table-training.ts'
 import { createJavascriptEngine } from '../engine/javascript.ts'
 import { serverOfRow } from './placement.ts'
 import { workerMessage } from './protocol/messages.ts'
 import type { Hello } from './protocol/remote-worker.ts'
-import { Training } from './training.ts'
 
 const engine = createJavascriptEngine()
 afterAll(() => engine.close())
-
-/** One worker is enough for an update, so the hostile one can't hold the others up. */
-function start(settings: Parameters<typeof startServer>[1] = {}): RunningServer {
-  return startServer(engine, { createStrategy: () => allOf(1), ...settings, job: { totalUpdates: 3, ...settings.job } })
-}
-
-async function honestWorkerFinishes(server: RunningServer): Promise<void> {
-  const worker = startWorker(engine, () => server.wire, 0, { training: linearTraining(engine) })
-  expect(await worker.result).toMatchObject({ reason: 'complete' })
-  expect(await server.result).toMatchObject({ reason: 'complete', version: 3 })
-}
 
 type Body = Parameters<typeof workerMessage>[0]
 
@@ -80,16 +65,16 @@ describe('a worker that is not admitted', () => {
     ['no Hello', { case: 'push', value: { pull: 0, examples: 1, loss: 1 } }, 'message-unexpected'],
     ['a message of no kind', { case: undefined } as unknown as Body, 'message-unexpected'],
   ])('%s', async (_, hello, code, peer = { name: 'intruder' }) => {
-    const server = start()
+    const server = startForOne(engine)
     const connection = await connectTo(server.wire, peer)
     await say(connection, hello)
     expect(await refusal(connection)).toBe(code)
-    await honestWorkerFinishes(server)
+    await honestWorkerFinishes(engine, server)
     expect(kinds(server.events, 'peer-refused')).toMatchObject([{ address: peer.name, error: { code } }])
   })
 
   test('another data plan than the first worker has', async () => {
-    const server = start()
+    const server = startForOne(engine)
     const first = await connectTo(server.wire, { name: 'first' })
     await say(first, { case: 'hello', value: { protocol: 2, ...helloOf(0) } })
     const messages = first.incoming[Symbol.asyncIterator]()
@@ -98,11 +83,11 @@ describe('a worker that is not admitted', () => {
     await say(second, greeting({ planDigest: new Uint8Array(32).fill(9) }))
     expect(await refusal(second)).toBe('plan-mismatch')
     first.destroy()
-    await honestWorkerFinishes(server)
+    await honestWorkerFinishes(engine, server)
   })
 
   test('a second worker with the same index; the first goes on', async () => {
-    const server = start()
+    const server = startForOne(engine)
     const first = await connectTo(server.wire, { name: 'first' })
     await say(first, { case: 'hello', value: { protocol: 2, ...helloOf(0) } })
     const messages = first.incoming[Symbol.asyncIterator]()
@@ -112,18 +97,18 @@ describe('a worker that is not admitted', () => {
     await say(first, { case: 'pull', value: { id: 0, evaluate: false, rowCounts: [] } })
     expect((await messages.next()).value?.message.case).toBe('parameters')
     first.destroy()
-    await honestWorkerFinishes(server)
+    await honestWorkerFinishes(engine, server)
     expect(kinds(server.events, 'peer-refused')).toMatchObject([{ error: { code: 'worker-index-taken' } }])
   })
 
   test('silence is ended by a deadline', async () => {
     const clock = new FakeClock()
-    const server = start({ clock, limits: { helloMs: 700, withoutWorkersMs: 1e9 } })
+    const server = startForOne(engine, { clock, limits: { helloMs: 700, withoutWorkersMs: 1e9 } })
     const connection = await connectTo(server.wire, { name: 'silent' })
     while (clock.alarms < 2) await new Promise(setImmediate)
     clock.advance(700)
     expect(await refusal(connection)).toBe('hello-late')
-    await honestWorkerFinishes(server)
+    await honestWorkerFinishes(engine, server)
   })
 })
 
@@ -191,7 +176,7 @@ describe('a worker whose pulls and pushes are wrong', () => {
     ['a contribution that nobody asked for', [{ case: 'contribution', value: {} }], 'message-unexpected'],
   ])('%s', async (_, bodies, code) => {
     // Worker 0 is expected too, so that the round stays open and nothing is applied in between.
-    const server = start({ createStrategy: () => allOf(2) })
+    const server = startForOne(engine, { createStrategy: () => allOf(2) })
     const { connection, next, until } = await hostile(server.wire)
     await say(connection, pull(0))
     await until('parameters')
@@ -199,23 +184,23 @@ describe('a worker whose pulls and pushes are wrong', () => {
     await say(connection, ...bodies)
     expect((await until('refused'))?.value).toMatchObject({ code })
     connection.destroy()
-    await honestWorkerFinishes(server)
+    await honestWorkerFinishes(engine, server)
     expect(kinds(server.events, 'peer-left')[0]).toMatchObject({ reason: 'refused', error: { code } })
     expect(server.saved.at(-1)?.version).toBe(3)
     expect(Object.values(server.saved.at(-1)!.values).flat().every(Number.isFinite)).toBe(true)
   })
 
   test('a message above the bound is not even sent', async () => {
-    const server = start({ createStrategy: () => allOf(2) })
+    const server = startForOne(engine, { createStrategy: () => allOf(2) })
     const { connection } = await hostile(server.wire)
     const huge = slices({ ...first, values: new Uint8Array(9 << 20) })
     await expect(say(connection, huge)).rejects.toMatchObject({ code: 'message-too-large' })
     connection.destroy()
-    await honestWorkerFinishes(server)
+    await honestWorkerFinishes(engine, server)
   })
 
   test('more open pulls than it may have', async () => {
-    const server = start({ createStrategy: () => allOf(2), job: { minimumToStart: 2 } })
+    const server = startForOne(engine, { createStrategy: () => allOf(2), job: { minimumToStart: 2 } })
     const { connection, until } = await hostile(server.wire)
     await say(connection, pull(0), pull(1), pull(2))
     expect((await until('refused'))?.value).toMatchObject({ code: 'pull-too-many' })
@@ -326,7 +311,7 @@ describe('a worker whose scores are wrong', () => {
     ['of another version', { version: 2, sums: { count: 1 } }, 'scores-version-mismatch'],
   ])('%s: they do not count', async (_, scores, code) => {
     // Nothing is left to train: the server asks for scores at once.
-    const server = start({ job: { totalUpdates: 1 } })
+    const server = startForOne(engine, { job: { totalUpdates: 1 } })
     const { connection, until } = await hostile(server.wire)
     const values = {
       slices: linearManifest.map(({ elements }, tensor) => ({ tensor, values: new Uint8Array(elements * 4) })),
@@ -346,74 +331,15 @@ describe('a worker whose scores are wrong', () => {
 })
 
 test('what a worker says on leaving cannot forge a line of the log', async () => {
-  const server = start()
+  const server = startForOne(engine)
   const connection = await connectTo(server.wire, { name: 'forger' })
   await say(connection, greeting(), {
     case: 'leave',
     value: { code: 'x', message: `bye\n2026-01-01 update step=1${'!'.repeat(5000)}` },
   })
   // It keeps the stream open, which holds nobody up.
-  await honestWorkerFinishes(server)
+  await honestWorkerFinishes(engine, server)
   const { error } = kinds(server.events, 'peer-left').find(({ peer }) => peer === 'worker1')!
   expect(error?.message).toMatch(/^the worker left: x: bye 2026-01-01 update step=1!+$/)
   expect(error?.message.length).toBeLessThan(600)
-})
-
-describe('a worker that is itself at fault', () => {
-  test('its model has another shape than the server’s: both sides say so', async () => {
-    const server = start()
-    const manifest = linearManifest.map((entry) =>
-      entry.name === 'dense/kernel' ? { ...entry, shape: [...entry.shape].reverse() } : entry,
-    )
-    const worker = startWorker(engine, () => server.wire, 1, { layout: { ...linearLayout, manifest } })
-    await expect(worker.result).rejects.toMatchObject({
-      code: 'tensor-shape-mismatch',
-      message: 'dense/kernel: expected shape [3,4], got [4,3]',
-    })
-    await honestWorkerFinishes(server)
-    expect(kinds(server.events, 'peer-left')[0]).toMatchObject({
-      error: { code: 'worker-left', message: expect.stringContaining('tensor-shape-mismatch') },
-    })
-  })
-
-  test.each<[string, { loss?: number; gradient?: number }, string]>([
-    ['its gradient is not finite', { gradient: Number.NaN }, 'values-not-finite'],
-    ['its loss is not finite', { loss: Number.POSITIVE_INFINITY }, 'loss-not-finite'],
-  ])('%s: it stops, and sends nothing of it', async (_, fault, code) => {
-    const server = start()
-    const sound = linearStep(engine, batchSize)
-    const said: string[] = []
-    const worker = startWorker(engine, () => server.wire, 1, {
-      connect: async () => overheard(await connectTo(server.wire, { name: 'w' }), (line) => said.push(line)),
-      training: linearTraining(engine, 1, 2, {
-        step: {
-          async run(...input) {
-            const result = await sound.run(...input)
-            if (fault.gradient !== undefined) result.gradients.get('dense/bias')!.data[1] = fault.gradient
-            return { ...result, loss: fault.loss ?? result.loss }
-          },
-        },
-      }),
-    })
-    await expect(worker.result).rejects.toMatchObject({ code })
-    expect(said).not.toContain('worker: push')
-    await honestWorkerFinishes(server)
-    expect(kinds(server.events, 'peer-left')[0]?.error).toMatchObject({ code: 'worker-left' })
-  })
-
-  test('its batches fail: the error comes out as it is, and the server is told', async () => {
-    const server = start()
-    const broken = new RangeError('label 12 at record 7')
-    const training = new Training({
-      manifest: linearManifest,
-      step: linearStep(engine, batchSize),
-      evaluation: { run: async () => ({}) },
-      tables: [],
-      batch: () => Promise.reject(broken),
-      heldOut: async function* () {},
-      seed: () => 0,
-    })
-    await expect(startWorker(engine, () => server.wire, 1, { training }).result).rejects.toBe(broken)
-    await honestWorkerFinishes(server)
-  })
 })

@@ -11,6 +11,7 @@ import { Reception } from './reception.ts'
 import { modelOf, progressOf } from './saved-state.ts'
 import { Server } from './server.ts'
 import { serverStopping } from './server-ends.ts'
+import { serverName } from './server-name.ts'
 import type { ServerOptions, ServerResult } from './server-options.ts'
 
 /**
@@ -25,7 +26,13 @@ export async function runServer<Peer extends AttestedPeer>(options: ServerOption
     describe,
     onWorker: async (arrival, hello) => (await epoch.promise).attend(arrival, hello),
     async onServer({ connection, reader }, hello) {
-      if (group.kind === 'leader') return group.attend(connection, reader, hello)
+      if (group.kind === 'leader') {
+        const [peer, { evidence }] = [serverName(hello.server), describe(connection.peer)]
+        const joined = (): void => events({ kind: 'peer-joined', peer, evidence })
+        const reason = await group.attend(connection, reader, hello, joined)
+        events({ kind: 'peer-left', peer, reason })
+        return
+      }
       throw new FederationError('server-index-unknown', 'expected the leader to be asked, got a follower', {
         hint: 'Followers connect to server 0 of the job.',
       })
@@ -74,13 +81,13 @@ async function begin<Peer extends AttestedPeer>(options: ServerOptions<Peer>): P
 
 /** To begin anew beside checkpoints of a step that was once on disk everywhere must be somebody's decision. */
 async function requireNothingLost(checkpoints: ServerOptions['checkpoints']): Promise<void> {
-  const newest = checkpoints?.steps.at(-1)
-  if (checkpoints === undefined || newest === undefined) return
-  const { durableStep } = progressOf(await checkpoints.read(newest))
-  if (durableStep === 0) return
+  if (checkpoints === undefined) return
+  const newest = checkpoints.steps.at(-1)
+  const before = newest === undefined ? 0 : progressOf(await checkpoints.read(newest)).durableStep
+  if (Math.max(before, checkpoints.durableStep) === 0) return
   throw new FederationError(
     'checkpoints-lost',
-    `expected a step that all servers have, got none; here is step ${newest}`,
+    `expected a step that all servers have, got none; here is ${newest === undefined ? 'none' : `step ${newest}`}`,
     {
       hint:
         'Another server came without its checkpoints: bring them back. To begin anew, move the checkpoints of all servers away. ' +

@@ -13,6 +13,9 @@ import type { TensorSet } from './tensor-set.ts'
 export interface Checkpoints {
   /** Of intact ones, ascending. */
   readonly steps: readonly number[]
+  /** The newest step of which it was said that every server has it on disk; 0 when there is none. */
+  readonly durableStep: number
+  declareDurable(step: number): Promise<void>
   write(content: CheckpointContent): Promise<{ readonly path: string; readonly bytes: number }>
   read(step: number): Promise<SavedCheckpoint>
   /** Newer ones belong to a past that did not happen. */

@@ -17,7 +17,13 @@ const atOnce = () => Promise.resolve()
 
 function begin(begunAt = 0) {
   const [checkpoints, events] = [new MemoryCheckpoints(), [] as CloisterEvent[]]
-  const saver = new Saver({ checkpoints, begunAt, clock: systemClock, events: (event) => events.push(event) })
+  const saver = new Saver({
+    checkpoints,
+    begunAt,
+    leads: true,
+    clock: systemClock,
+    events: (event) => events.push(event),
+  })
   return { checkpoints, events, saver, model: linearModel(engine) }
 }
 
@@ -26,10 +32,11 @@ test('a step is durable when every server has it, and not before', async () => {
   const elsewhere = new Deferred<void>()
   const saved = saver.save(model, 4, progress, () => elsewhere.promise)
   while (checkpoints.steps.length === 0) await new Promise(setImmediate)
+  expect(checkpoints.durableStep).toBe(0)
   expect(saver.durableStep).toBe(0)
   elsewhere.resolve()
   expect(await saved).toBe('')
-  expect(saver.durableStep).toBe(4)
+  expect([saver.durableStep, checkpoints.durableStep]).toEqual([4, 4])
   expect(kinds(events, 'checkpointed')).toMatchObject([{ step: 4 }])
 })
 
@@ -60,7 +67,13 @@ test.each(['here', 'elsewhere'])(
 
 test('without a place for checkpoints nothing is saved', async () => {
   const { model } = begin()
-  const saver = new Saver({ checkpoints: undefined, begunAt: 0, clock: systemClock, events: () => undefined })
+  const saver = new Saver({
+    checkpoints: undefined,
+    begunAt: 0,
+    leads: true,
+    clock: systemClock,
+    events: () => undefined,
+  })
   expect(saver.save(model, 1, progress, atOnce)).toBeUndefined()
   expect(saver.durableStep).toBe(0)
 })

@@ -14,6 +14,8 @@ export interface SaverOptions {
   readonly checkpoints: Checkpoints | undefined
   /** The step that this epoch began with. */
   readonly begunAt: number
+  /** Whether `elsewhere` speaks for all servers. */
+  readonly leads: boolean
   readonly clock: Clock
   readonly events: EventSink
 }
@@ -45,7 +47,7 @@ export class Saver {
     progress: Progress,
     elsewhere: () => Promise<void>,
   ): Promise<string> | undefined {
-    const { checkpoints, clock, events } = this.#options
+    const { checkpoints, clock, events, leads } = this.#options
     if (checkpoints === undefined || this.#saving !== undefined || step <= this.#newest) return undefined
     const startedAt = clock.now()
     const snapshot = model.snapshot()
@@ -70,6 +72,8 @@ export class Saver {
       try {
         const bytes = await write()
         await others
+        // Before anybody is told: a leader that forgot would begin anew when another server comes without its checkpoints.
+        if (leads) await checkpoints.declareDurable(step)
         this.#durableStep = step
         events({ kind: 'checkpointed', step, bytes, ms: clock.now() - startedAt })
         return ''

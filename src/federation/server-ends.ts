@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Why a server ends, or takes no more updates. */
+/** Why a server ends, or does not take an update. */
 import { FederationError } from './federation-error.ts'
+import type { Task } from './protocol/remote-worker.ts'
 
 export function workersGone(withoutWorkersMs: number): FederationError {
   return new FederationError('workers-gone', `expected a worker within ${withoutWorkersMs} ms, got none`, {
@@ -14,8 +15,23 @@ export function trainingFinished(totalUpdates: number): FederationError {
   })
 }
 
+export function handedOutAgain(worker: number, { shard, position }: Task): FederationError {
+  return new FederationError(
+    'push-replaced',
+    `expected batch ${position} of shard ${shard} from whoever has it now, got it from worker ${worker}`,
+    { hint: 'Nothing to do: a worker came back or its shard moved, and the batch is computed anew.' },
+  )
+}
+
 export function serverStopping(): FederationError {
   return new FederationError('server-stopping', 'expected the server to go on, got its stop', {
     hint: 'Somebody stopped the server. Workers wait for it to come back for the time that they were given.',
+  })
+}
+
+/** What a follower fails with: training is not complete, and whoever starts it again should. */
+export function leaderStopping(): FederationError {
+  return new FederationError('server-stopping', 'expected server 0 to go on, got its stop', {
+    hint: 'Somebody stopped server 0. Start all servers again: they go on from what every one of them saved.',
   })
 }

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What a parameter server is given, and what it gives back. */
+
 import type { AttestedPeer } from '../attestation/policy.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { EventSink, PeerEvidence } from '../observability/events.ts'
 import type { Listener } from '../transport/connection.ts'
 import type { Clock } from './clock.ts'
+import type { Lease } from './data-plan.ts'
 import type { Scored } from './evaluation.ts'
 import type { FleetLayout } from './fleet.ts'
 import type { Follower, Leader } from './group.ts'
 import type { ModelState } from './model-state.ts'
 import type { PreparationServer } from './preparation.ts'
 import type { ServerMessage, WorkerMessage } from './protocol/messages.ts'
-import type { PushOutcome, Task } from './protocol/remote-worker.ts'
+import type { PushOutcome } from './protocol/remote-worker.ts'
 import type { RowGradients } from './row-updates.ts'
 import type { AuditHead, Checkpoints, RestoredModel } from './saved-state.ts'
 import type { Schedule } from './schedules.ts'
@@ -117,6 +119,6 @@ export interface PendingUpdate extends Contribution {
   readonly values: TensorSet
   readonly rows: ReadonlyMap<string, RowGradients>
   /** The batch that it was computed from; known to the leader. */
-  readonly task: Task | undefined
+  readonly lease: Lease | undefined
   readonly answer: (outcome: PushOutcome) => void
 }

@@ -9,11 +9,9 @@
  */
 import type { AttestedPeer } from '../attestation/policy.ts'
 import { publicError } from '../errors.ts'
-import type { CloisterEvent } from '../observability/events.ts'
-import { Absences } from './absences.ts'
 import { verifyHello } from './admission.ts'
 import { Attendance } from './attendance.ts'
-import { DataPlan } from './data-plan.ts'
+import { DataPlan, type Lease } from './data-plan.ts'
 import { Deferred } from './deferred.ts'
 import type { Scored } from './evaluation.ts'
 import { FederationError } from './federation-error.ts'
@@ -21,17 +19,17 @@ import type { Command } from './group.ts'
 import { another, type ModelState, type Snapshot } from './model-state.ts'
 import { PendingUpdates } from './pending-updates.ts'
 import { Preparing } from './preparing.ts'
-import type { Hello, Pull, Push, PushOutcome, RemoteWorker, Task } from './protocol/remote-worker.ts'
+import type { Hello, Pull, Push, PushOutcome, RemoteWorker } from './protocol/remote-worker.ts'
 import type { Arrival } from './reception.ts'
 import { RunRecord } from './run-record.ts'
 import type { Progress } from './saved-state.ts'
 import { Saver } from './saver.ts'
 import { Scoring } from './scoring.ts'
-import { serverStopping, trainingFinished, workersGone } from './server-ends.ts'
+import { handedOutAgain, serverStopping, trainingFinished } from './server-ends.ts'
 import type { PendingUpdate, ServerOptions, ServerResult } from './server-options.ts'
 import { remoteWorkerOf, Session } from './session.ts'
 import type { Following } from './strategies/following.ts'
-import { type Decision, pushReplaced, type Situation, type Strategy } from './strategies/strategy.ts'
+import type { Decision, Situation, Strategy } from './strategies/strategy.ts'
 import { TensorPool } from './tensor-set.ts'
 
 /** One epoch: from the newest step that all servers have to the end of training, or until a server of the job is lost. */
@@ -44,10 +42,7 @@ export class Server<Peer extends AttestedPeer> {
   readonly #saver: Saver
   /** Memory for what workers push. */
   readonly #pushes: TensorPool
-  /** Workers in training, by index. */
-  readonly #sessions = new Map<number, Session<Peer>>()
-  readonly #absences: Absences
-  readonly #attendance = new Attendance<Peer>()
+  readonly #attendance: Attendance<Peer>
   readonly #scoring: Scoring
   readonly #record: RunRecord
   readonly #pending = new PendingUpdates()
@@ -57,24 +52,34 @@ export class Server<Peer extends AttestedPeer> {
   #heldOut: Scored = { examples: 0, scores: {} }
   #over = false
   #turn: Promise<void> = Promise.resolve()
+  #leaderIsDone = false
   #cancelReview = (): void => undefined
-  #cancelGivingUp = (): void => undefined
 
   constructor(options: ServerOptions<Peer>, model: ModelState, step: number, saved: Progress | undefined) {
-    const { checkpoints, clock, createStrategy, events, job, limits, preparation } = options
+    const { checkpoints, clock, createStrategy, events, group, job, limits, preparation } = options
     this.#options = options
     this.#model = model
     this.#pushes = new TensorPool(options.engine, model.manifest)
     this.#strategy = createStrategy()
     this.#plan = new DataPlan(job.workers, saved?.positions)
     this.#preparing = new Preparing(preparation, job.workers, saved?.prepared)
-    this.#saver = new Saver({ checkpoints, begunAt: step, clock, events })
-    const expel = (worker: number, error: FederationError): void => this.#sessions.get(worker)?.expel(error)
+    this.#saver = new Saver({ checkpoints, begunAt: step, leads: group.kind === 'leader', clock, events })
+    this.#attendance = new Attendance<Peer>({
+      plan: this.#plan,
+      workers: job.workers,
+      moveShardsAfterMs: job.moveShardsAfterMs,
+      replan: (change) => this.#replan(change),
+      // A follower goes when its leader goes.
+      withoutWorkersMs: group.kind === 'leader' ? limits.withoutWorkersMs : undefined,
+      serve: (session) => this.#serve(session),
+      onLeft: (worker) => this.#left(worker),
+      onDeserted: (error) => this.#scored.reject(error),
+      clock,
+      events,
+    })
+    const expel = (worker: number, error: FederationError): void => this.#attendance.expel(worker, error)
     this.#scoring = new Scoring({ evaluationMs: limits.evaluationMs, expel, clock, events })
     this.#record = new RunRecord(saved)
-    const { moveShardsAfterMs, workers } = job
-    const present = () => this.#sessions.keys()
-    this.#absences = new Absences({ plan: this.#plan, workers, present, moveShardsAfterMs, clock, events })
   }
 
   async run(): Promise<void> {
@@ -84,10 +89,7 @@ export class Server<Peer extends AttestedPeer> {
     if (signal.aborted) stop()
     group.broken.catch((error: unknown) => this.#scored.reject(error))
     if (group.kind === 'follower') void group.listen((command) => this.#obey(command))
-    else {
-      this.#giveUpWithoutWorkers()
-      if (this.#complete) this.#evaluate()
-    }
+    else if (this.#complete) this.#evaluate()
     let scattered = false
     try {
       this.#heldOut = await this.#scored.promise
@@ -101,8 +103,6 @@ export class Server<Peer extends AttestedPeer> {
     } finally {
       signal.removeEventListener('abort', stop)
       this.#cancelReview()
-      this.#cancelGivingUp()
-      this.#absences.end()
       this.#over = true
       await this.#attendance.breakAll()
       await this.#turn
@@ -120,52 +120,24 @@ export class Server<Peer extends AttestedPeer> {
 
   get result(): ServerResult {
     const { examples, seconds, workers } = this.#record
-    const [reason, version] = [this.#complete ? 'complete' : 'stopped', this.#model.version] as const
+    // A follower's own updates do not say: in asynchronous mode those of server 0 count.
+    const isDone = this.#options.group.kind === 'leader' ? this.#complete : this.#leaderIsDone
+    const [reason, version] = [isDone ? 'complete' : 'stopped', this.#model.version] as const
     return { reason, version, examples, seconds, heldOut: this.#heldOut, workers }
   }
 
-  /** One connection from its hello to its end; whatever happens on it ends it and nothing else. */
+  /** One connection from its hello to its end. */
   attend(arrival: Arrival<Peer>, hello: Hello): Promise<void> {
-    const { connection } = arrival
-    if (this.#over) {
-      connection.destroy()
-      return Promise.resolve()
-    }
-    return this.#attendance.add(connection, this.#attend(arrival, hello))
-  }
-
-  async #attend(arrival: Arrival<Peer>, hello: Hello): Promise<void> {
-    const { describe, events } = this.#options
-    const { connection } = arrival
     const remote = remoteWorkerOf(this.#options, arrival, this.#pushes)
-    let { name } = describe(connection.peer)
-    let session: Session<Peer> | undefined
-    try {
-      session = this.#admit(remote, hello)
-      name = session.name
-      await Promise.race([this.#serve(session), session.expelled])
-      this.#dismiss(session, { kind: 'peer-left', peer: name, reason: 'finished' })
-    } catch (thrown) {
-      const error = publicError(thrown)
-      const [isLost, hasLeft] = [error.code === 'peer-lost', error.code === 'worker-left']
-      const reason = isLost || hasLeft ? 'lost' : 'refused'
-      if (session === undefined) events({ kind: 'peer-refused', address: name, error })
-      else if (this.#sessions.get(session.worker) === session) {
-        this.#dismiss(session, { kind: 'peer-left', peer: name, reason, error })
-      } else events({ kind: 'peer-left', peer: name, reason: 'replaced' })
-      if (error.code !== 'server-stopping') this.#attendance.unwelcome(connection)
-      if (isLost) connection.destroy()
-      else if (hasLeft) await remote.close()
-      else await remote.refuse(thrown)
-    }
-    events({ kind: 'traffic', peer: name, bytesSent: connection.bytesSent, bytesReceived: connection.bytesReceived })
+    const { name } = this.#options.describe(arrival.connection.peer)
+    return this.#attendance.attend(remote, name, () => this.#admit(remote, hello))
   }
 
   /** ① The connection proves who the worker is; its Hello says which job, data plan and shard it works on. */
   #admit(remote: RemoteWorker<Peer>, hello: Hello): Session<Peer> {
     const { describe, events, job, layout, server } = this.#options
     const { evidence, workerIndex, withdrawn } = describe(remote.connection.peer)
-    const inPlace = this.#sessions.get(hello.worker)
+    const inPlace = this.#attendance.sessionOf(hello.worker)
     const [jobDigest, placementDigest, planDigest] = [job.digest, layout.placement.digest, this.#record.planDigest]
     const expected = { jobDigest, placementDigest, planDigest, server, workers: job.workers, workerIndex }
     verifyHello(hello, { ...expected, sessionInPlace: inPlace?.key })
@@ -173,11 +145,8 @@ export class Server<Peer extends AttestedPeer> {
     const { name, worker } = session
     const { examples, dataSource } = hello
     this.#record.joined({ worker, name, evidence, examples, dataSource }, hello.planDigest)
-    this.#sessions.set(worker, session)
-    this.#absences.came(worker)
-    this.#attendance.welcome(remote.connection)
-    this.#cancelGivingUp()
-    inPlace?.remote.connection.destroy()
+    this.#attendance.enter(session)
+    this.#forget(worker)
     events({ kind: 'peer-joined', peer: name, evidence })
     return session
   }
@@ -189,12 +158,12 @@ export class Server<Peer extends AttestedPeer> {
     const leads = group.kind === 'leader'
     if (leads) {
       await this.#preparing.with(remote, worker)
-      await this.#beginAnew(worker)
+      await this.#turn // It may have a new place in the plan.
     }
-    const task = leads ? this.#taskFor(session) : undefined
+    const task = leads ? this.#leaseFor(session) : undefined
     const [{ totalUpdates }, { version }, { durableStep }] = [job, this.#model, this.#saver]
     await remote.welcome({ version, totalUpdates, durableStep, task })
-    if (this.#sessions.size >= job.minimumToStart) this.#started.resolve()
+    if (this.#attendance.present.length >= job.minimumToStart) this.#started.resolve()
     await session.requests((request) => {
       if (request.kind === 'scores') this.#scoring.add(worker, request.version, request.sums)
       else if (request.kind === 'push')
@@ -203,14 +172,26 @@ export class Server<Peer extends AttestedPeer> {
     })
   }
 
-  /** A worker that comes back computes again what it had in hand: what it pushed and is not in the model yet does not count. */
-  async #beginAnew(worker: number): Promise<void> {
+  /**
+   * Workers came, or shards moved: batches of theirs that are not in the model are handed out again. What was computed of them
+   * does not count, even if it waits in the round already. On its way here it may still be: see #contribute.
+   */
+  #replan(change: () => void): void {
     this.#inTurn(async () => {
-      const withdrawn = this.#strategy.withdraw(worker)
-      if (withdrawn !== undefined) this.#drop(withdrawn, pushReplaced(worker))
-      this.#plan.leave(worker)
+      change()
+      for (const update of this.#pending.all) {
+        const { lease, worker } = update
+        if (lease === undefined || this.#plan.isCurrent(lease) || !this.#strategy.withdraw(update)) continue
+        this.#forget(worker)
+        this.#drop(update, handedOutAgain(worker, lease))
+      }
     })
-    await this.#turn
+  }
+
+  /** Its next push counts once every server has it, whatever they had of it before. */
+  #forget(worker: number): void {
+    const { group } = this.#options
+    if (group.kind === 'leader') group.forget(worker)
   }
 
   /** ⑤ at once if asynchronous, at round's end if not. */
@@ -226,7 +207,7 @@ export class Server<Peer extends AttestedPeer> {
     await session.settled()
     if (group.kind === 'leader') await this.#started.promise
     // It went away meanwhile, and may be back: what it gets next is the new session's to say.
-    if (this.#sessions.get(worker) !== session) return
+    if (this.#attendance.sessionOf(worker) !== session) return
     if (group.kind === 'leader') {
       const evaluation = this.#scoring.of(worker)
       if (evaluation !== undefined) {
@@ -253,38 +234,40 @@ export class Server<Peer extends AttestedPeer> {
         session.remote.remember(pull, table, places)
         return values
       })
-      const task = group.kind === 'leader' && !pull.evaluate ? this.#taskFor(session) : undefined
+      const task = group.kind === 'leader' && !pull.evaluate ? this.#leaseFor(session) : undefined
       await session.remote.parameters(pull, snapshot, rows, { task, durableStep: this.#saver.durableStep })
     } finally {
       snapshot.release()
     }
   }
 
-  #taskFor(session: Session<Peer>): Task {
-    const task = this.#plan.next(session.worker)
-    session.tasks.push(task)
-    return task
+  #leaseFor(session: Session<Peer>): Lease {
+    const lease = this.#plan.next(session.worker)
+    session.leases.push(lease)
+    return lease
   }
 
   #contribute(session: Session<Peer>, push: Push): void {
     const { group, job } = this.#options
     const { worker } = session
-    if (this.#sessions.get(worker) !== session) {
+    if (this.#attendance.sessionOf(worker) !== session) {
       push.values.release() // Expelled or replaced while the push was on its way.
       return
     }
     const answer = new Deferred<PushOutcome>()
-    const task = session.tasks.shift()
-    const update: PendingUpdate = { ...push, worker, task, answer: (outcome) => answer.resolve(outcome) }
+    const lease = session.leases.shift()
+    const update: PendingUpdate = { ...push, worker, lease, answer: (outcome) => answer.resolve(outcome) }
     this.#pending.add(update)
     session.promise(push.pull, answer.promise)
     const add = (): void =>
       this.#inTurn(async () => {
         if (!this.#pending.has(update)) return
-        const inPlace = this.#sessions.get(worker) ?? session
         if (group.kind === 'leader' && this.#complete) this.#drop(update, trainingFinished(job.totalUpdates))
-        else if (group.kind === 'leader' && inPlace !== session) this.#drop(update, pushReplaced(worker))
-        else await this.#carryOut(this.#strategy.add(update, this.#situation()))
+        else if (lease !== undefined && !this.#plan.isCurrent(lease)) {
+          // What it pushes next may be for the same version, and of another batch.
+          if (this.#attendance.sessionOf(worker) === session) this.#forget(worker)
+          this.#drop(update, handedOutAgain(worker, lease))
+        } else await this.#carryOut(this.#strategy.add(update, this.#situation()))
         if (group.kind === 'follower' && job.synchronous && this.#pending.has(update))
           group.held(worker, push.baseVersion)
       })
@@ -307,10 +290,11 @@ export class Server<Peer extends AttestedPeer> {
       const endedAt = clock.now()
       const examples = contributions.reduce((sum, update) => sum + update.examples, 0)
       this.#record.updated(endedAt, examples)
-      for (const { task } of contributions) if (task !== undefined) this.#plan.settle(task)
+      for (const { lease } of contributions) if (lease !== undefined) this.#plan.settle(lease)
       events({
         kind: 'update',
         step: model.version,
+        examples,
         loss: contributions.reduce((sum, update) => sum + (update.loss * update.examples) / examples, 0),
         learningRate,
         staleness: Math.max(...contributions.map(({ baseVersion }) => version - baseVersion)),
@@ -336,6 +320,7 @@ export class Server<Peer extends AttestedPeer> {
     const { group } = this.#options
     if (group.kind !== 'follower') return
     if (command.kind === 'complete') {
+      this.#leaderIsDone = !command.stopped
       this.#inTurn(async () => this.#scored.resolve({ examples: 0, scores: {} }))
     } else if (command.kind === 'round') {
       const strategy = this.#strategy as Following<PendingUpdate>
@@ -352,8 +337,9 @@ export class Server<Peer extends AttestedPeer> {
   #drop(update: PendingUpdate, error: FederationError): void {
     const { events } = this.#options
     events({ kind: 'update-refused', worker: update.worker, step: this.#model.version, error: publicError(error) })
-    // Its batch is not computed again, unless its worker went away and came back: then it has the batch anew.
-    if (update.task !== undefined && error.code !== 'push-replaced') this.#plan.settle(update.task)
+    const { lease } = update
+    // Its batch is not computed again, unless it was handed out again.
+    if (lease !== undefined && this.#plan.isCurrent(lease)) this.#plan.settle(lease)
     this.#pending.settle(update, { dropped: error })
   }
 
@@ -367,7 +353,7 @@ export class Server<Peer extends AttestedPeer> {
   }
 
   #situation(): Situation {
-    return { version: this.#model.version, expected: this.#absences.expected, now: this.#options.clock.now() }
+    return { version: this.#model.version, expected: this.#attendance.expected, now: this.#options.clock.now() }
   }
 
   get #complete(): boolean {
@@ -375,34 +361,21 @@ export class Server<Peer extends AttestedPeer> {
   }
 
   /** The worker no longer takes part: its batches are handed out again, to it or to whoever gets its shard. */
-  #dismiss(session: Session<Peer>, event: CloisterEvent): void {
-    const { worker } = session
-    this.#sessions.delete(worker)
-    this.#absences.went(worker)
-    this.#options.events(event)
+  #left(worker: number): void {
     this.#scoring.drop(worker)
     this.#review()
-    if (this.#sessions.size === 0) this.#giveUpWithoutWorkers()
-  }
-
-  #giveUpWithoutWorkers(): void {
-    const { clock, group, limits } = this.#options
-    const { withoutWorkersMs } = limits
-    this.#cancelGivingUp()
-    if (group.kind === 'follower') return // It goes when its leader goes.
-    this.#cancelGivingUp = clock.after(withoutWorkersMs, () => this.#scored.reject(workersGone(withoutWorkersMs)))
   }
 
   /** Scores the model as it is now, while training goes on; the last one ends training. */
   #evaluate(): void {
     const final = this.#complete
-    void this.#scoring.score(this.#model.snapshot(), this.#sessions.keys()).then((scored) => {
+    void this.#scoring.score(this.#model.snapshot(), this.#attendance.present).then((scored) => {
       if (final) this.#scored.resolve(scored)
     })
   }
 
   #stop(): void {
-    for (const session of this.#sessions.values()) session.expel(serverStopping())
+    this.#attendance.expelAll(serverStopping())
     this.#scored.resolve({ examples: 0, scores: {} })
   }
 

@@ -27,7 +27,12 @@ describe('synchronous', () => {
     expect(three.state).toEqual(one.state)
     for (const { results, group } of [two, three]) {
       expect(results).toMatchObject([{ reason: 'complete' }, { reason: 'complete' }])
-      expect(kinds(group.servers[0]!.events, 'peer-left').map(({ reason }) => reason)).toEqual(['finished', 'finished'])
+      const servers = group.servers.slice(1).map((_, follower) => `server${follower + 1}`)
+      const joined = kinds(group.servers[0]!.events, 'peer-joined').map(({ peer }) => peer)
+      expect(joined.sort()).toEqual([...servers, 'worker0', 'worker1'])
+      for (const { events } of group.servers) {
+        for (const left of kinds(events, 'peer-left')) expect(left).toMatchObject({ reason: 'finished' })
+      }
       for (const { events } of group.servers) {
         expect(kinds(events, 'update').map(({ step, contributions }) => [step, contributions])).toEqual(
           [1, 2, 3, 4, 5].map((step) => [step, 2]),

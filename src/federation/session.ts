@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /** A worker in training, from its admission to its end: what it has in hand, and what it waits for. */
 import type { AttestedPeer } from '../attestation/policy.ts'
+import type { Lease } from './data-plan.ts'
 import { Deferred } from './deferred.ts'
 import type { Scores } from './evaluation.ts'
-import { type Hello, type PushOutcome, RemoteWorker, type Task, type WorkerRequest } from './protocol/remote-worker.ts'
+import { type Hello, type PushOutcome, RemoteWorker, type WorkerRequest } from './protocol/remote-worker.ts'
 import type { Arrival } from './reception.ts'
 import type { ServerOptions } from './server-options.ts'
 import type { TensorPool } from './tensor-set.ts'
@@ -15,7 +16,7 @@ export class Session<Peer> {
   /** Tells a worker that comes back from a second one with its index. */
   readonly key: Uint8Array
   /** Batches in its hands, in the order in which it pushes them. */
-  readonly tasks: Task[] = []
+  readonly leases: Lease[] = []
   readonly #unsettled = new Set<Promise<unknown>>()
   readonly #expelled = new Deferred<never>()
   readonly #atHome = new Deferred<void>()

@@ -21,13 +21,14 @@ import { lost } from './protocol/message-reader.ts'
 import { type ServerMessage, unexpected, type WorkerMessage } from './protocol/messages.ts'
 import { type Joined, RemoteServer } from './protocol/remote-server.ts'
 import type { Hello, PushOutcome, Task } from './protocol/remote-worker.ts'
+import { serverName } from './server-name.ts'
 import { verifyFinite } from './slices.ts'
 import { type ComputedUpdate, type PreparedBatch, scoreAll, type Training } from './training.ts'
 
 export interface WorkerOptions<Peer extends AttestedPeer = AttestedPeer> {
   readonly connect: (server: number, signal: AbortSignal) => Promise<Connection<Peer, WorkerMessage, ServerMessage>>
   /** `withdrawn`: aborted, with the error as its reason, when the server is no longer acceptable. */
-  readonly describe: (peer: Peer) => { name: string; evidence: PeerEvidence; withdrawn?: AbortSignal }
+  readonly describe: (peer: Peer) => { evidence: PeerEvidence; withdrawn?: AbortSignal }
   /** Which failures of `connect` are worth another attempt: a server that is not there, not one that proved unacceptable. */
   readonly mayRetry: (error: unknown) => boolean
   readonly hello: Omit<Hello, 'server' | 'placementDigest'>
@@ -142,7 +143,9 @@ class Worker<Peer extends AttestedPeer> {
     withdrawn.addEventListener('abort', withdraw)
     try {
       const task = await this.#join(servers)
-      for (const { name, evidence } of peers) events({ kind: 'peer-joined', peer: name, evidence })
+      for (const [server, { evidence }] of peers.entries()) {
+        events({ kind: 'peer-joined', peer: serverName(server), evidence })
+      }
       this.#alone = { since: Number.POSITIVE_INFINITY, attempts: 0 }
       const scores = await this.#train(new Fleet(servers, layout, synchronous), task)
       await servers[0]!.close()
@@ -159,7 +162,7 @@ class Worker<Peer extends AttestedPeer> {
       withdrawn.removeEventListener('abort', withdraw)
       await leaving
       for (const [index, { bytesSent, bytesReceived }] of connections.entries()) {
-        events({ kind: 'traffic', peer: peers[index]!.name, bytesSent, bytesReceived })
+        events({ kind: 'traffic', peer: serverName(index), bytesSent, bytesReceived })
       }
     }
   }
@@ -168,11 +171,11 @@ class Worker<Peer extends AttestedPeer> {
     const { connect, layout, mayRetry, signal } = this.#options
     const all = Array.from({ length: layout.placement.servers }, (_, server) => connect(server, signal))
     const settled = await Promise.allSettled(all)
-    const failed = settled.find((result) => result.status === 'rejected')
-    if (failed === undefined) return await Promise.all(all)
+    const server = settled.findIndex(({ status }) => status === 'rejected')
+    if (server === -1) return await Promise.all(all)
     for (const result of settled) if (result.status === 'fulfilled') result.value.destroy()
-    const error: unknown = failed.reason
-    throw mayRetry(error) ? lost('no server could be reached', error) : error
+    const { reason } = settled[server] as PromiseRejectedResult
+    throw mayRetry(reason) ? lost(`server ${server} could not be reached`, reason) : reason
   }
 
   /** The first task. A leader that has lost what it told us was on disk was set back by its host, and is not followed. */
@@ -226,7 +229,7 @@ class Worker<Peer extends AttestedPeer> {
         settled = outcome.then((became) => {
           const iterationMs = (prefetch ? iterationSince : clock.now()) - since
           const times = { iterationMs, computeMs, waitMs: iterationMs - computeMs }
-          events({ kind: 'step', worker: hello.worker, step: version, loss, ...times })
+          events({ kind: 'step', worker: hello.worker, step: version, examples, loss, ...times })
           this.#count(became, examples, version)
         })
         settled.catch(() => undefined)

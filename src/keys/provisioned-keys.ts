@@ -100,12 +100,14 @@ export class ProvisionedKeys {
       address,
     }: { readonly timeoutMs: number; readonly signal: AbortSignal; readonly address: string },
   ): Promise<Uint8Array> {
-    const over = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)])
+    const late = AbortSignal.timeout(timeoutMs)
+    const over = AbortSignal.any([signal, late])
     for (;;) {
       const held = this.#held.get(name)
       if (held !== undefined) return Buffer.from(held)
       if (over.aborted) {
-        throw new KeysError('key-not-provisioned', `expected the key ${name} within ${timeoutMs / 1000} s, got none`, {
+        const got = late.aborted ? `none within ${timeoutMs / 1000} s` : 'a stop while waiting for it'
+        throw new KeysError('key-not-provisioned', `expected the key ${name}, got ${got}`, {
           hint: `Its owner runs: cloister provision ${address} --job FILE --policy FILE --owner FILE --name ${name} --key FILE`,
           cause: over.reason,
         })

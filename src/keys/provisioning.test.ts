@@ -315,11 +315,13 @@ describe('provisioned keys', () => {
     const keys = await keysIn(scratchDirectory())
     const refusal = await refusalOf(keys.waitFor('data', { timeoutMs: 20, signal: never, address: 'worker0:7001' }))
     expect(refusal.code).toBe('key-not-provisioned')
+    expect(refusal.message).toBe('expected the key data, got none within 0.02 s')
     expect(refusal.hint).toContain('cloister provision worker0:7001')
     const stopped = AbortSignal.abort('stopping')
-    expect((await refusalOf(keys.waitFor('data', { timeoutMs: 1e6, signal: stopped, address: '' }))).code).toBe(
-      'key-not-provisioned',
-    )
+    expect(await refusalOf(keys.waitFor('data', { timeoutMs: 1e6, signal: stopped, address: '' }))).toMatchObject({
+      code: 'key-not-provisioned',
+      message: 'expected the key data, got a stop while waiting for it',
+    })
   })
 
   test('the file opens for this code, machine and job only, and not when a bit of it was changed', async () => {

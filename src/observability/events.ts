@@ -15,10 +15,20 @@ export type CloisterEvent =
   | { kind: 'peer-left'; peer: string; reason: 'finished' | 'lost' | 'refused' | 'replaced'; error?: PublicError }
   | { kind: 'peer-refused'; address: string; error: PublicError }
   | { kind: 'connection-lost'; attempt: number; retryInMs: number; error: PublicError }
-  | { kind: 'step'; worker: number; step: number; loss: number; iterationMs: number; computeMs: number; waitMs: number }
+  | {
+      kind: 'step'
+      worker: number
+      step: number
+      examples: number
+      loss: number
+      iterationMs: number
+      computeMs: number
+      waitMs: number
+    }
   | {
       kind: 'update'
       step: number
+      examples: number
       loss: number
       learningRate: number
       staleness: number

@@ -16,8 +16,7 @@ export interface Metrics {
 const secondsBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 const stalenessBuckets = [0, 1, 2, 3, 5, 10, 20, 50, 100]
 
-/** `batchSize`: examples of one contribution. */
-export function createMetrics({ batchSize, now }: { batchSize: number; now: () => Date }): Metrics {
+export function createMetrics({ now }: { now: () => Date }): Metrics {
   const registers = [new Registry()] as [Registry]
   const counter = <Label extends string = never>(name: string, help: string, ...labels: Label[]) =>
     new Counter<Label | 'process'>({ name: `cloister_${name}`, help, labelNames: ['process', ...labels], registers })
@@ -87,7 +86,7 @@ export function createMetrics({ batchSize, now }: { batchSize: number; now: () =
           learningRate.set(at, event.learningRate)
           updates.inc(at)
           contributions.inc(at, event.contributions)
-          examples.inc(at, event.contributions * batchSize)
+          examples.inc(at, event.examples)
           applySeconds.observe(at, event.applyMs / 1000)
           staleness.observe(at, event.staleness)
           break
@@ -95,7 +94,7 @@ export function createMetrics({ batchSize, now }: { batchSize: number; now: () =
           modelStep.set(at, event.step)
           loss.set(at, event.loss)
           steps.inc(at)
-          examples.inc(at, batchSize)
+          examples.inc(at, event.examples)
           stepSeconds.observe(at, event.iterationMs / 1000)
           computeSeconds.observe(at, event.computeMs / 1000)
           waitSeconds.observe(at, event.waitMs / 1000)

@@ -25,6 +25,7 @@ const acceptedByType: [ShapeOf<number>, ShapeOf<'a' | 'b'>, ShapeOf<Readonly<Rec
 const update: CloisterEvent = {
   kind: 'update',
   step: 4,
+  examples: 16,
   loss: 2.5,
   learningRate: 0.1,
   staleness: 0,

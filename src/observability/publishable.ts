@@ -38,6 +38,7 @@ const table: Table = {
   step: {
     worker: 'number',
     step: 'number',
+    examples: 'number',
     loss: 'number',
     iterationMs: 'number',
     computeMs: 'number',
@@ -45,6 +46,7 @@ const table: Table = {
   },
   update: {
     step: 'number',
+    examples: 'number',
     loss: 'number',
     learningRate: 'number',
     staleness: 'number',

@@ -34,7 +34,6 @@ function log() {
   const opened = openTensorboardLog({
     directory: join(directory, 'server'),
     now: () => new Date(time),
-    batchSize: 16,
     onFailure: (error) => failures.push(error),
   })
   const readBack = () =>
@@ -45,6 +44,7 @@ function log() {
 const update = (step: number, loss = step / 8): CloisterEvent => ({
   kind: 'update',
   step,
+  examples: 32,
   loss,
   learningRate: 0.25,
   staleness: 3,
@@ -89,7 +89,7 @@ requires('python-tensorboard').describe('TensorBoard', () => {
       'training/loss': [...[1, 2, 3, 4, 5].map((step) => [step, step / 8]), [6, 'inf']],
       'training/learning_rate': [1, 2, 3, 4, 5, 6].map((step) => [step, 0.25]),
       'training/staleness': [1, 2, 3, 4, 5, 6].map((step) => [step, 3]),
-      // Two updates of two contributions of sixteen examples a second.
+      // Two updates of 32 examples a second.
       'speed/steps_per_second': [
         [3, 2],
         [5, 2],

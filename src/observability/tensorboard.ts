@@ -14,8 +14,6 @@ export interface TensorboardOptions {
   /** One directory for each process of a run: TensorBoard calls it a run of its own. */
   readonly directory: string
   readonly now: () => Date
-  /** Examples of one contribution. */
-  readonly batchSize: number
   /** Told once when the file can no longer be written: the run itself goes on. */
   readonly onFailure: (error: unknown) => void
 }
@@ -33,7 +31,7 @@ const rateWindowMs = 1_000
 const flushAfterBytes = 64 * 1024
 
 export function openTensorboardLog(options: TensorboardOptions): TensorboardLog {
-  const { directory, now, batchSize } = options
+  const { directory, now } = options
   let file: number | undefined
   let failed = false
   let pending: Uint8Array[] = []
@@ -73,10 +71,10 @@ export function openTensorboardLog(options: TensorboardOptions): TensorboardLog 
       if (event.kind !== 'update' && event.kind !== 'step' && event.kind !== 'evaluation') return
       const values = scalarsOf(event)
       if (event.kind !== 'evaluation') {
-        const rates = rate(event.kind === 'update' ? event.contributions : 1)
+        const rates = rate(event.examples)
         if (rates !== undefined) {
           values.push(['speed/steps_per_second', rates.steps])
-          values.push(['speed/examples_per_second', rates.contributions * batchSize])
+          values.push(['speed/examples_per_second', rates.examples])
         }
       }
       write(scalarEvent(now(), event.step, values))
@@ -121,17 +119,17 @@ function rateOver(windowMs: number, nowMs: () => number) {
   let since: number | undefined
   let steps = 0
   let total = 0
-  return (contributions: number): { steps: number; contributions: number } | undefined => {
+  return (examples: number): { steps: number; examples: number } | undefined => {
     const time = nowMs()
     if (since === undefined) {
       since = time
       return undefined
     }
     steps += 1
-    total += contributions
+    total += examples
     if (time - since < windowMs) return undefined
     const seconds = (time - since) / 1000
-    const rates = { steps: steps / seconds, contributions: total / seconds }
+    const rates = { steps: steps / seconds, examples: total / seconds }
     since = time
     steps = 0
     total = 0

@@ -122,44 +122,6 @@ test('a quote that arrives a byte at a time', async () => {
   expect(await Promise.all([slow, exchangeQuotes(client())])).toEqual(bothProven)
 })
 
-describe('the statement', () => {
-  const claimant: Claimant = { role: 'worker', nonce: Buffer.alloc(32, 1), publicKeyHash: Buffer.alloc(32, 2) }
-  const challenger: Claimant = { role: 'server', nonce: Buffer.alloc(32, 3), publicKeyHash: Buffer.alloc(32, 4) }
-  const exporter = Buffer.alloc(32, 5)
-
-  test('is, byte for byte, what docs/protocol.md says', () => {
-    const expected = [
-      Buffer.from('cloister attestation exchange v1').toString('hex'),
-      '00',
-      '03'.repeat(32),
-      '01'.repeat(32),
-      '05'.repeat(32),
-      '02',
-      '02'.repeat(32),
-      '04'.repeat(32),
-      jobDigest.toString('hex'),
-    ].join('')
-    expect(Buffer.from(statement(claimant, challenger, exporter, jobDigest)).toString('hex')).toBe(expected)
-  })
-
-  test('differs when anything in it does', () => {
-    const hash = fc.uint8Array({ minLength: 32, maxLength: 32 })
-    const party = fc.record({ role: fc.constantFrom('server', 'worker', 'follower'), nonce: hash, publicKeyHash: hash })
-    const all = fc.tuple(party, party, hash, hash)
-    type Parts = [Claimant, Claimant, Uint8Array, Uint8Array]
-    // The challenger's role is not in it: it signs its own.
-    const key = ([claimant, { nonce, publicKeyHash }, ...rest]: Parts) =>
-      JSON.stringify([claimant, { nonce, publicKeyHash }, rest])
-    fc.assert(
-      fc.property(all, all, (left, right) => {
-        const same = key(left as Parts) === key(right as Parts)
-        const [one, two] = [statement(...(left as Parts)), statement(...(right as Parts))]
-        expect(Buffer.from(one).equals(two)).toBe(same)
-      }),
-    )
-  })
-})
-
 describe('§6.35 worker quote as server (role)', () => {
   test('a worker where a server is expected, and a server where a worker is', async () => {
     // The impostor is our own code in the worker's role, connecting to a worker as if it were the server.

@@ -7,10 +7,11 @@
  *
  * Never `new X509Certificate(der)` on one of these: OpenSSL finds the PEM chain inside the quote and answers with Intel's CA.
  */
-import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, verify } from 'node:crypto'
+import { createHash, generateKeyPairSync, type KeyObject, verify } from 'node:crypto'
 import { reportFields } from '../attestation/format.ts'
-import { memoize } from '../attestation/memo.ts'
 import { parseQuote, type Quote } from '../attestation/quote.ts'
+import { readEcKey } from '../x509/ec-key.ts'
+import { memoize } from '../x509/memo.ts'
 import { type Certificate, oids, parseCertificate, refuseCritical } from '../x509/read.ts'
 import {
   authorityKeyIdentifier,
@@ -36,12 +37,6 @@ const signatureHashes: Readonly<Record<string, string>> = {
   [oids.ecdsaWithSha256]: 'sha256',
   '1.2.840.10045.4.3.3': 'sha384',
 }
-/** `header`: SubjectPublicKeyInfo up to the coordinates: algorithm, curve, BIT STRING without unused bits, uncompressed. */
-const curves = [
-  { name: 'P-256', header: '3059301306072a8648ce3d020106082a8648ce3d03010703420004', coordinateBytes: 32 },
-  { name: 'P-384', header: '3076301006072a8648ce3d020106052b8104002203620004', coordinateBytes: 48 },
-].map((curve) => ({ ...curve, header: Buffer.from(curve.header, 'hex') }))
-
 export interface AttestedIdentity {
   /** PEM. The key exists in this process only. */
   readonly certificate: string
@@ -120,22 +115,26 @@ export function verifyValidity(
   { now, maxLifetimeMs }: { readonly now: number; readonly maxLifetimeMs: number },
 ): void {
   const { notBefore, notAfter } = certificate
-  const [from, to, at] = [notBefore, notAfter, now].map((time) => new Date(time).toISOString())
+  const text = (time: number): string => new Date(time).toISOString()
   const hint = 'Certificates are made anew at every start: look at the clocks of both hosts.'
   if (notBefore > now)
     throw new RatlsError(
       'ratls-certificate-not-yet-valid',
-      `expected a current certificate at ${at}, got one from ${from}`,
+      `expected a current certificate at ${text(now)}, got one from ${text(notBefore)}`,
       { hint },
     )
   if (notAfter < now)
-    throw new RatlsError('ratls-certificate-expired', `expected a current certificate at ${at}, got one until ${to}`, {
-      hint,
-    })
+    throw new RatlsError(
+      'ratls-certificate-expired',
+      `expected a current certificate at ${text(now)}, got one until ${text(notAfter)}`,
+      {
+        hint,
+      },
+    )
   if (notAfter - notBefore > maxLifetimeMs + backdatedMs)
     throw new RatlsError(
       'ratls-certificate-lifetime-too-long',
-      `expected a lifetime of at most ${maxLifetimeMs / 3_600_000} h, got ${from} to ${to}`,
+      `expected a lifetime of at most ${maxLifetimeMs / 3_600_000} h, got ${text(notBefore)} to ${text(notAfter)}`,
       { hint: 'A stolen key is worth as long as its certificate lives: the peer must issue shorter ones.' },
     )
 }
@@ -177,24 +176,13 @@ function readEvidence(certificate: Certificate): Pick<CertificateEvidence, 'form
   return { form: 'tcg', quote }
 }
 
-/** Only the one encoding of a key that its hash is over; by JWK, since OpenSSL takes twice as long to decode DER. */
 function readPublicKey({ publicKey }: Certificate): KeyObject {
-  const curve = curves.find(({ header }) => publicKey.subarray(0, header.length).equals(header))
-  const point = publicKey.subarray(curve?.header.length)
-  let cause: unknown
-  if (curve && point.length === 2 * curve.coordinateBytes) {
-    const coordinates = [point.subarray(0, curve.coordinateBytes), point.subarray(curve.coordinateBytes)]
-    const [x, y] = coordinates.map((bytes) => bytes.toString('base64url')) as [string, string]
-    try {
-      return createPublicKey({ key: { kty: 'EC', crv: curve.name, x, y }, format: 'jwk' })
-    } catch (error) {
-      cause = error
-    }
-  }
+  const key = readEcKey(publicKey, ['P-256', 'P-384'])
+  if (key) return key
   throw new RatlsError(
     'ratls-certificate-key-unsupported',
     `expected an uncompressed key on P-256 or P-384, got ${publicKey.subarray(0, 32).toString('hex')}…`,
-    { hint: 'RA-TLS peers make their keys at start: configure the peer for P-256.', cause },
+    { hint: 'RA-TLS peers make their keys at start: configure the peer for P-256.' },
   )
 }
 

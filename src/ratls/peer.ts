@@ -10,7 +10,7 @@ import { type AttestedPeer, authorize } from '../attestation/policy.ts'
 import { type Policy, rootFingerprintOf } from '../attestation/policy-format.ts'
 import type { Quote } from '../attestation/quote.ts'
 import type { MonotonicClock } from '../attestation/validity.ts'
-import { examineQuote, type TrustedCollateral, trustCollateral } from '../attestation/verify.ts'
+import { reexamineQuote, type TrustedCollateral, trustCollateral } from '../attestation/verify.ts'
 
 /** Bundles whose verification is remembered: one for each kind of platform among the peers, and its successor. */
 const maxRemembered = 16
@@ -36,7 +36,7 @@ export class PeerJudge {
   async judge(quote: Quote): Promise<AttestedPeer> {
     const { clock, policy, self, collateral } = this.#options
     const trusted = this.#trust(await collateral.collateralFor(quote.raw))
-    const evidence = examineQuote(quote.raw, trusted, clock.now())
+    const evidence = reexamineQuote(quote, trusted, clock.now())
     clock.observe(evidence.latestIssue)
     return authorize(evidence, policy, { self, now: clock.now() })
   }

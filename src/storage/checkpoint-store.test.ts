@@ -364,3 +364,13 @@ test('mistakes of the caller fail loudly', async () => {
   await writing
   await expect(open({ keep: 1 })).rejects.toThrow('two checkpoints')
 })
+
+test('which step was durable everywhere is remembered apart from the checkpoints, and only grows', async () => {
+  const store = await open()
+  expect(store.durableStep).toBe(0)
+  await store.declareDurable(4)
+  await store.declareDurable(2)
+  const again = await open()
+  expect([again.durableStep, again.steps]).toEqual([4, []])
+  await expect(open({ key: new Uint8Array(32).fill(8) })).rejects.toMatchObject({ code: 'sealed-of-another-key' })
+})

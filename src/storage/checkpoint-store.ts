@@ -16,6 +16,7 @@ import {
   verifyCheckpointFile,
   writeCheckpointFile,
 } from './checkpoint-file.ts'
+import { NewestSeen } from './newest-seen.ts'
 import {
   extendChain,
   type RowFile,
@@ -78,15 +79,17 @@ export class CheckpointStore {
   /** Intact checkpoints and the chains of their rows. */
   readonly #chains = new Map<number, readonly RowFile[]>()
   readonly #refused = new Map<number, StorageError>()
+  readonly #durable: NewestSeen
   #busy = false
 
-  private constructor(options: CheckpointStoreOptions) {
+  private constructor(options: CheckpointStoreOptions, durable: NewestSeen) {
     assert(
       Number.isSafeInteger(options.keep) && options.keep >= 2,
       `keep two checkpoints at least, not ${options.keep}`,
     )
     const { directory, key, context, rewriteBelowBytes = defaultRewriteBelowBytes } = options
     this.#options = options
+    this.#durable = durable
     this.#rowFiles = { directory, key, context, rewriteBelowBytes }
   }
 
@@ -95,9 +98,11 @@ export class CheckpointStore {
    * checkpoint's refusal if there are some and none is intact: to begin anew must be somebody's decision.
    */
   static async open(options: CheckpointStoreOptions): Promise<CheckpointStore> {
-    const store = new CheckpointStore(options)
-    const { directory } = options
+    const { context, directory, key } = options
     const names = await makeDirectory(directory)
+    const { jobDigest, server: worker, servers: workers } = context
+    const durable = await NewestSeen.open({ directory, key, jobDigest, holder: 'server', worker, workers })
+    const store = new CheckpointStore(options, durable)
     const steps = names.map(stepOf).filter((step) => step !== undefined)
     const verified = new Map<string, Promise<void>>()
     for (const step of steps.sort((a, b) => b - a)) await store.#verify(step, verified)
@@ -117,6 +122,16 @@ export class CheckpointStore {
   /** Of intact checkpoints, ascending. */
   get steps(): readonly number[] {
     return [...this.#chains.keys()].sort((a, b) => a - b)
+  }
+
+  /** The newest step of which it was said that every server has it on disk; 0 when there is none. */
+  get durableStep(): number {
+    return this.#durable.step ?? 0
+  }
+
+  /** Every server has this step on disk. */
+  async declareDurable(step: number): Promise<void> {
+    await this.#durable.remember(step)
   }
 
   /**

@@ -3,6 +3,9 @@
  * A worker's memory of the newest checkpoint that its servers said is on disk, sealed, one file a job. A server that comes
  * back with an older one was rolled back by its host, or lost its disk.
  *
+ * A server that leads keeps the like beside its checkpoints: what it has told workers, so that it does not begin anew behind
+ * their backs when another server comes without its own.
+ *
  * The worker's own host may delete the file or bring back an older one: then the worker remembers less and is protected by
  * the other workers' memory only. It can't make the worker remember more, or another job's.
  */
@@ -17,6 +20,9 @@ export interface NewestSeenOptions {
   /** 32 bytes: `deriveSealingKey`. */
   readonly key: Uint8Array
   readonly jobDigest: Uint8Array
+  /** `worker` unless said. */
+  readonly holder?: 'worker' | 'server'
+  /** Number of the holder, and how many there are. */
   readonly worker: number
   readonly workers: number
 }
@@ -30,7 +36,8 @@ export class NewestSeen {
   private constructor(options: NewestSeenOptions) {
     const job = Buffer.from(options.jobDigest).toString('hex')
     this.#options = options
-    this.#path = join(options.directory, `${job.slice(0, 16)}-worker${options.worker}.newest-seen`)
+    const { directory, holder = 'worker', worker } = options
+    this.#path = join(directory, `${job.slice(0, 16)}-${holder}${worker}.newest-seen`)
   }
 
   /** Nothing is remembered where there is no file; one that is damaged or not ours is refused. */
@@ -79,8 +86,14 @@ export class NewestSeen {
 
   /** The fields for a server hold the worker's place here: the kind keeps them apart. */
   #context(): SealedContext {
-    const { jobDigest, worker, workers } = this.#options
-    return { kind: 'newest-seen', jobDigest, server: worker, servers: workers, step: 0 }
+    const { holder, jobDigest, worker, workers } = this.#options
+    return {
+      kind: holder === 'server' ? 'durable-step' : 'newest-seen',
+      jobDigest,
+      server: worker,
+      servers: workers,
+      step: 0,
+    }
   }
 }
 

@@ -125,11 +125,16 @@ async function secure<Peer>(
     const identity = credentials.identity()
     socket = await within(handshakeTimeoutMs, 'handshake-timeout', 'a TLS handshake', () => {
       return new Promise<TLSSocket>((resolve, reject) => {
-        const failed = (cause?: Error) => reject(handshakeFailure(cause))
+        let isOver = false
+        // Making an error costs its stack: none for the end of a connection whose handshake is long done.
+        const failed = (cause?: Error) => {
+          if (!isOver) reject(handshakeFailure(cause))
+        }
         raw.once('close', () => failed())
         handshake(
           identity,
           (socket) => {
+            isOver = true
             socket.on('error', () => raw.destroy()) // Node does not, when a record does not decrypt.
             resolve(socket)
           },
@@ -139,12 +144,14 @@ async function secure<Peer>(
     })
     const certificate = verifySession(socket)
     const secured = { socket, certificate, side, identity }
-    const lost = new TransportError('authentication-failed', 'expected authentication, got the end of the connection')
+    const lost = () =>
+      new TransportError('authentication-failed', 'expected authentication, got the end of the connection')
     const peer = await within(authenticationTimeoutMs, 'authentication-timeout', 'authentication', (signal, abort) => {
-      secured.socket.once('close', () => abort(lost))
-      return credentials.authenticate(secured, signal)
+      const abandon = () => abort(lost())
+      secured.socket.once('close', abandon)
+      return credentials.authenticate(secured, signal).finally(() => secured.socket.off('close', abandon))
     })
-    if (socket.destroyed) throw lost
+    if (socket.destroyed) throw lost()
     admit(certificate.fingerprint256)
     return { socket, peer, fingerprint: certificate.fingerprint256 }
   } catch (error) {

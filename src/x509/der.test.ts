@@ -83,7 +83,7 @@ describe('times of RFC 5280', () => {
     '180521104560Z',
     '',
   ])('not %s', (text) => expect(codeOf(() => derTime(utcTime(text)))).toBe('der-malformed'))
-  test.each(['20180521104510.5Z', '201805211045Z', '20230229000000Z'])('not %s', (text) =>
+  test.each(['20180521104510.5Z', '201805211045Z', '20230229000000Z', '00500101000000Z'])('not %s', (text) =>
     expect(codeOf(() => derTime(generalizedTime(text)))).toBe('der-malformed'),
   )
 })

@@ -6,6 +6,7 @@
  */
 import { type ASN1Element, DERElement } from 'asn1-ts'
 import { CodedError } from '../errors.ts'
+import { memoize } from './memo.ts'
 
 export type X509ErrorCode = 'der-malformed' | 'pem-malformed' | 'certificate-malformed' | 'crl-malformed'
 export class X509Error extends CodedError<X509ErrorCode> {}
@@ -31,15 +32,12 @@ export class Der {
   readonly tag: number
   readonly content: Buffer
   readonly size: number
-  /** The value as the library reads it; its getters throw where it is not DER. */
-  readonly decoded: ASN1Element
   readonly #source: Buffer
 
-  constructor(source: Buffer, size: number, decoded: ASN1Element) {
+  constructor(source: Buffer, size: number, content: Buffer) {
     this.tag = source[0]!
-    this.content = source.subarray(size - decoded.valueLength(), size)
+    this.content = content
     this.size = size
-    this.decoded = decoded
     this.#source = source
   }
 
@@ -102,8 +100,12 @@ export function derSmallInteger(element: Der, maximum: number, tag: number = der
 }
 
 export const derBoolean = (element: Der): boolean => decode(expectTag(element, derTags.boolean), (it) => it.boolean)
-export const derOid = (element: Der): string =>
-  decode(expectTag(element, derTags.oid), (it) => it.objectIdentifier.toString())
+/** In dots. Certificates of one PKI use the same few. */
+export const derOid: (element: Der) => string = memoize(
+  256,
+  (element) => expectTag(element, derTags.oid).content.toString('latin1'),
+  (element) => decode(element, (it) => it.objectIdentifier.toString()),
+)
 /** One number a bit, first bit first. */
 export const derNamedBits = (element: Der): Uint8ClampedArray =>
   decode(expectTag(element, derTags.bitString), (it) => it.bitString)
@@ -123,45 +125,56 @@ export function derOctets(element: Der, size?: number): Buffer {
 }
 
 const timeForms: Readonly<Record<number, RegExp>> = {
-  [derTags.utcTime]: /^()(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/,
-  [derTags.generalizedTime]: /^(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/,
+  [derTags.utcTime]: /^\d{12}Z$/,
+  [derTags.generalizedTime]: /^\d{14}Z$/,
 }
 
 /** Milliseconds since 1970. Only the two forms of RFC 5280, 4.1.2.5: seconds present, in UTC. */
 export function derTime(element: Der): number {
   const text = element.content.toString('latin1')
-  const match = timeForms[element.tag]?.exec(text)
-  if (!match) throw derMalformed('a UTCTime or GeneralizedTime ending in seconds and Z', JSON.stringify(text))
-  const [year, month, day, hour, minute, second] = match.slice(2).map(Number) as [number, number, number, ...number[]]
-  const century = match[1] === '' ? (year >= 50 ? 1900 : 2000) : Number(match[1]) * 100
-  const time = Date.UTC(century + year, month - 1, day, hour, minute, second)
-  // Date.UTC carries 31 February over into March, and 24:00 into the next day: such a time does not exist.
+  if (!timeForms[element.tag]?.test(text)) {
+    throw derMalformed('a UTCTime or GeneralizedTime ending in seconds and Z', JSON.stringify(text))
+  }
+  const yearDigits = text.length - 11
+  const written = Number(text.slice(0, yearDigits))
+  const year = yearDigits === 4 ? written : written + (written >= 50 ? 1900 : 2000)
+  const pair = (index: number): number => Number(text.slice(yearDigits + 2 * index, yearDigits + 2 * index + 2))
+  const [month, day, minute, second] = [pair(0), pair(1), pair(3), pair(4)]
+  const time = Date.UTC(year, month - 1, day, pair(2), minute, second)
+  // Date.UTC carries 31 February over into March, 24:00 into the next day, and year 50 to 1950: such a time does not exist.
   const date = new Date(time)
-  const exists = date.getUTCMonth() === month - 1 && date.getUTCDate() === day && minute! < 60 && second! < 60
+  const sameDay = date.getUTCFullYear() === year && date.getUTCMonth() === month - 1 && date.getUTCDate() === day
+  const exists = sameDay && minute < 60 && second < 60
   if (!exists) throw derMalformed('a date that exists', JSON.stringify(text))
   return time
 }
 
+/** Making one for each element costs more than reading it. */
+const reader = new DERElement()
+
 function readFirst(bytes: Buffer): Der {
-  const decoded = new DERElement()
   let size: number
   try {
-    size = decoded.fromBytes(bytes)
+    size = reader.fromBytes(bytes)
   } catch (cause) {
     throw derMalformed('a DER element', cause instanceof Error ? cause.message : String(cause), cause)
   }
-  const length = decoded.valueLength()
+  const length = reader.valueLength()
   const lengthSize = length < 0x80 ? 1 : length < 0x100 ? 2 : length < 0x1_0000 ? 3 : length < 0x100_0000 ? 4 : 5
   // Only tags below 31 occur in X.509; `80` (indefinite) reads as length 0, `81 05` as length 5.
   if (size !== 1 + lengthSize + length || (length === 0 && bytes[1] !== 0)) {
     throw derMalformed('a short tag and the shortest length', bytes.subarray(0, 6).toString('hex'))
   }
-  return new Der(bytes, size, decoded)
+  const content = reader.value
+  return new Der(bytes, size, content instanceof Buffer ? content : Buffer.from(content))
 }
 
+/** The value as the library reads it; its getters throw where it is not DER. */
 function decode<T>(element: Der, read: (decoded: ASN1Element) => T): T {
+  const decoded = new DERElement()
   try {
-    return read(element.decoded)
+    decoded.fromBytes(element.raw)
+    return read(decoded)
   } catch (cause) {
     throw derMalformed('a value in DER', cause instanceof Error ? cause.message : String(cause), cause)
   }

@@ -7,6 +7,7 @@ import { X509Error } from './der.ts'
 
 const begin = '-----BEGIN CERTIFICATE-----'
 const end = '-----END CERTIFICATE-----'
+const lineLength = 64
 
 /** DER of each certificate in order. One NUL may end the text: Intel's quoting library writes it. */
 export function splitPem(text: string): Buffer[] {
@@ -18,7 +19,7 @@ export function splitPem(text: string): Buffer[] {
     const start = at + begin.length + lineEnd.length
     if (stop < start) throw malformed(`"${end}" after offset ${at}`)
     const der = Buffer.from(body.slice(start, stop), 'base64')
-    if (der.length === 0 || !body.startsWith(encodePem(der, lineEnd), at))
+    if (der.length === 0 || !isEncodedAt(body, at, der, lineEnd))
       throw malformed(`a certificate in strict PEM at offset ${at}`)
     certificates.push(der)
     at = stop + end.length
@@ -29,6 +30,18 @@ export function splitPem(text: string): Buffer[] {
   }
   if (certificates.length === 0) throw malformed('at least one certificate')
   return certificates
+}
+
+/** Whether this is the one spelling of these bytes: what `encodePem` writes, compared without writing it. */
+function isEncodedAt(text: string, at: number, der: Buffer, lineEnd: '\n' | '\r\n'): boolean {
+  const base64 = der.toString('base64')
+  let offset = at + begin.length
+  for (let from = 0; from < base64.length; from += lineLength) {
+    const line = lineEnd + base64.slice(from, from + lineLength)
+    if (!text.startsWith(line, offset)) return false
+    offset += line.length
+  }
+  return text.startsWith(begin, at) && text.startsWith(lineEnd + end, offset)
 }
 
 /** Without a line end after the last line. */

@@ -5,11 +5,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { requires } from '../requirements.ts'
 
 const page = readFileSync(resolve(import.meta.dirname, '../../SECURITY.md'), 'utf8')
 const blocks = [...page.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, commands]) => commands!)
 const [withCosign, withOpenssl, signing] = blocks as [string, string, string]
-const cosign = spawnSync('cosign', ['version']).status === 0
 let release: string
 
 beforeEach(() => {
@@ -56,7 +56,7 @@ openssl dgst -sha256 -sign key.pem SHA256SUMS | base64 --wrap=0 >SHA256SUMS.sig`
   })
 })
 
-describe.runIf(cosign)(`with cosign${cosign ? '' : ' [skipped: needs cosign on PATH]'}`, () => {
+requires('cosign').describe('with cosign', () => {
   test('what cosign signs as SECURITY.md says, cosign and OpenSSL accept, and refuse when changed', () => {
     expect(sh('cosign generate-key-pair').status).toBe(0)
     expect(sh(signing.replace('sha256sum *', 'sha256sum cloister.tgz sbom.spdx.json'))).toMatchObject({ status: 0 })

@@ -43,13 +43,14 @@ test('from click logs to a model that is better than chance', async () => {
   expect(accuracy).toBeGreaterThan(0.7)
 })
 
-test('Ctrl-C: what was learnt is saved and said, 130', async () => {
+test('Ctrl-C: what was learnt is saved and said, 130; with --resume the run goes on from there', async () => {
   const sandbox = new Sandbox()
   const data = await clicks(sandbox)
-  const endless = ['--set', 'training.updates=1000000', '--set', 'servers=2']
-  const run = sandbox.start([
-    ...['simulate', '--job', example, ...smaller, ...endless, '--data', data, '--out', 'run', '--engine', anyEngine],
-  ])
+  const words = [
+    ...['simulate', '--job', example, ...smaller, '--set', 'training.updates=900', '--set', 'servers=2'],
+    ...['--data', data, '--out', 'run', '--engine', anyEngine],
+  ]
+  const run = sandbox.start(words)
   await run.says(/held out at step 120/)
   run.kill('SIGINT')
   const { status, out } = await run.exited
@@ -59,4 +60,16 @@ test('Ctrl-C: what was learnt is saved and said, 130', async () => {
   expect(sandbox.files('run')).toEqual(
     expect.arrayContaining(['model/variables-1-of-2.safetensors', 'model/variables-2-of-2.safetensors']),
   )
+  const { steps } = sandbox.json('run/result.json') as { steps: number }
+  expect(steps).toBeLessThan(900)
+
+  const other = await sandbox.run([...words, '--resume', '--set', 'seed=99'])
+  expect(other.status).toBe(1)
+  expect(other.err).toContain('cloister: run-of-another-job: ')
+  expect((await sandbox.run(words)).err).toContain('cloister: out-not-empty: ')
+  const resumed = await sandbox.run([...words, '--resume'])
+  expect({ status: resumed.status, err: resumed.err }).toEqual({ status: 0, err: '' })
+  expect(resumed.out).toContain(`server: resumed at step ${steps}`)
+  expect(resumed.out).toMatch(/\nDLRM training finished\.\n$/)
+  expect(sandbox.json('run/result.json')).toMatchObject({ interrupted: false, steps: 900 })
 })

@@ -70,13 +70,11 @@ function limitFiles({ process }: Party, bytes: number | 'unlimited'): void {
 
 /** Flips a bit of every file of the newest checkpoint. */
 function damageNewest(directory: string): void {
-  const steps = readdirSync(directory).map((name) => Number.parseInt(name, 10))
-  const newest = Math.max(...steps)
-  for (const name of readdirSync(directory).filter((name) => Number.parseInt(name, 10) === newest)) {
-    const bytes = readFileSync(join(directory, name))
-    bytes[bytes.length >> 1]! ^= 1
-    writeFileSync(join(directory, name), bytes)
-  }
+  const steps = readdirSync(directory).flatMap((name) => /^(\d+)\.checkpoint$/.exec(name)?.[1] ?? [])
+  const newest = join(directory, `${Math.max(...steps.map(Number))}.checkpoint`)
+  const bytes = readFileSync(newest)
+  bytes[bytes.length >> 1]! ^= 1
+  writeFileSync(newest, bytes)
 }
 
 const synchronous = { name: 'synchronous', quorum: workers, minimumWorkers: workers, deadlineMs: 3_600_000 }

@@ -2,6 +2,7 @@
  * A server and its workers in one process over the in-memory transport, training the softmax regression on the JavaScript
  * engine; the whole protocol runs, and a test may put its hands anywhere.
  */
+import { expect } from 'vitest'
 import type { AttestedPeer } from '../../src/attestation/policy.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { mean } from '../../src/federation/aggregators/mean.ts'
@@ -161,6 +162,18 @@ export function startServer(engine: Engine, settings: ServerSettings = {}): Runn
   })
   result.catch(() => undefined)
   return { wire, events, saved, stop, result, checkpoints }
+}
+
+/** One worker is enough for an update, so that a faulty one can't hold the others up. */
+export function startForOne(engine: Engine, settings: ServerSettings = {}): RunningServer {
+  return startServer(engine, { createStrategy: () => allOf(1), ...settings, job: { totalUpdates: 3, ...settings.job } })
+}
+
+/** The server has survived whatever came before. */
+export async function honestWorkerFinishes(engine: Engine, server: RunningServer): Promise<void> {
+  const worker = startWorker(engine, () => server.wire, 0, { training: linearTraining(engine) })
+  expect(await worker.result).toMatchObject({ reason: 'complete' })
+  expect(await server.result).toMatchObject({ reason: 'complete', version: 3 })
 }
 
 export type WorkerConnection = Connection<Peer, WorkerMessage, ServerMessage>

@@ -25,6 +25,16 @@ export class MemoryCheckpoints implements Checkpoints {
     return [...this.#kept.keys()].sort((a, b) => a - b)
   }
 
+  #durableStep = 0
+
+  get durableStep(): number {
+    return this.#durableStep
+  }
+
+  async declareDurable(step: number): Promise<void> {
+    this.#durableStep = Math.max(this.#durableStep, step)
+  }
+
   /** Another store with the same content up to `step`: what an operator who restores an old copy has. */
   copy(step: number): MemoryCheckpoints {
     const other = new MemoryCheckpoints()

@@ -102,6 +102,7 @@ class QuotingEnclave {
   readonly #authority: SimulatedAuthority
   readonly #machine: SimulatedMachine
   readonly #certificationData: 'pckChain' | 'ppidRsa3072'
+  readonly #qeId: Buffer
   readonly #attestationKey: { readonly privateKey: KeyObject; readonly publicKey: KeyObject }
   /** By TCB level and QE version: the part of a quote that stays the same. */
   readonly #certified = new Map<string, Buffer>()
@@ -110,6 +111,7 @@ class QuotingEnclave {
     this.#authority = authority
     this.#machine = machine
     this.#certificationData = certificationData
+    this.#qeId = Buffer.from(authority.qeId(machine.name), 'hex')
     this.#attestationKey = authority.deriveKeys(`attestation key of ${machine.name}`)
   }
 
@@ -132,7 +134,7 @@ class QuotingEnclave {
     header.writeUInt16LE(qeSvn, quoteFields.qeSvn.offset)
     header.writeUInt16LE(level.pceSvn, quoteFields.pceSvn.offset)
     put(header, quoteFields.qeVendorId, Buffer.from(intelQeVendorId, 'hex'))
-    put(header, quoteFields.userData, Buffer.from(this.#authority.qeId(this.#machine.name), 'hex'))
+    put(header, quoteFields.userData, this.#qeId)
     return header
   }
 

@@ -377,7 +377,9 @@ function verifiedSums({ sums, histograms }: WireScores): Sums {
 }
 
 function left({ code, message }: { code: string; message: string }): FederationError {
-  return new FederationError('worker-left', `the worker left: ${claim(code)}: ${claim(message)}`, {
+  // Followers hear of the end from their leader, perhaps later than from a worker.
+  const why = code === 'training-finished' ? code : 'worker-left'
+  return new FederationError(why, `the worker left: ${claim(code)}: ${claim(message)}`, {
     hint: "See the worker's log.",
   })
 }

@@ -20,7 +20,7 @@ export function asynchronous<C extends Contribution>(options: AsynchronousOption
     name: 'asynchronous',
     dueAt: undefined,
     review: () => wait,
-    withdraw: () => undefined,
+    withdraw: () => false,
     add(contribution: C, { version }: Situation): Decision<C> {
       const staleness = version - contribution.baseVersion
       if (staleness > maxStaleness) {

@@ -18,8 +18,8 @@ export function following<C extends Contribution>(): Following<C> {
     name: 'following',
     dueAt: undefined,
     review: () => wait,
-    // The leader may have counted on it already.
-    withdraw: () => undefined,
+    // The leader says what counts, and may have counted on it already.
+    withdraw: () => false,
     add(contribution: C, { version }: Situation): Decision<C> {
       if (contribution.baseVersion < version) return { kind: 'drop', contribution, error: late(contribution, version) }
       const replaced = held.get(contribution.worker)

@@ -35,8 +35,8 @@ export interface Strategy<C extends Contribution> {
   add(contribution: C, situation: Situation): Decision<C>
   /** Without a new push: workers came or went, or `dueAt` has passed. */
   review(situation: Situation): Decision<C>
-  /** Gives back the push of this worker that it holds, if it may still do without: the worker came back and pushes anew. */
-  withdraw(worker: number): C | undefined
+  /** Gives up a push whose batch is computed anew, and says whether it held it. */
+  withdraw(contribution: C): boolean
   /** When to ask for a review at the latest, on the server's clock. */
   readonly dueAt: number | undefined
 }

@@ -1,9 +1,15 @@
 import { describe, expect, test } from 'vitest'
 import { type SynchronousOptions, synchronous } from './synchronous.ts'
 
+interface Push {
+  readonly worker: number
+  readonly baseVersion: number
+  readonly mark?: string
+}
+
 /** A round of version 5 among the workers `expected`, with a clock that the test moves. */
 function round(options: Partial<SynchronousOptions> = {}) {
-  const strategy = synchronous<{ worker: number; baseVersion: number; mark?: string }>({
+  const strategy = synchronous<Push>({
     take: 3,
     minimumWorkers: 1,
     ...options,
@@ -33,13 +39,13 @@ test('a new round begins empty', () => {
 })
 
 test('a push that is withdrawn is missed again, and the deadline runs anew', () => {
-  const { strategy, push } = round({ deadlineMs: 500 })
-  expect([push(2), push(1)]).toEqual(['wait', 'wait'])
-  expect(strategy.withdraw(2)).toMatchObject({ worker: 2, baseVersion: 5 })
-  expect(strategy.withdraw(2)).toBeUndefined()
+  const { strategy, push, situation } = round({ deadlineMs: 500 })
+  const [one, two] = [1, 2].map((worker) => ({ worker, baseVersion: 5 })) as [Push, Push]
+  for (const contribution of [two, one]) strategy.add(contribution, situation)
+  expect(strategy.withdraw({ ...two })).toBe(false)
+  expect([strategy.withdraw(two), strategy.withdraw(two)]).toEqual([true, false])
   expect(strategy.dueAt).toBe(1500)
-  expect(push(0)).toBe('wait')
-  expect([strategy.withdraw(0)?.worker, strategy.withdraw(1)?.worker]).toEqual([0, 1])
+  expect(strategy.withdraw(one)).toBe(true)
   expect(strategy.dueAt).toBeUndefined()
   expect([push(0), push(1), push(2)]).toEqual(['wait', 'wait', [0, 1, 2]])
 })

@@ -43,11 +43,11 @@ export function synchronous<C extends Contribution>(options: SynchronousOptions)
       return dueAt
     },
     review,
-    withdraw(worker) {
-      const withdrawn = round.get(worker)
-      round.delete(worker)
+    withdraw(contribution) {
+      if (round.get(contribution.worker) !== contribution) return false
+      round.delete(contribution.worker)
       if (round.size === 0) dueAt = undefined
-      return withdrawn
+      return true
     },
     add(contribution: C, situation: Situation): Decision<C> {
       const late = situation.version - contribution.baseVersion
