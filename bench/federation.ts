@@ -25,8 +25,13 @@ const longUpdates = shortUpdates + Number(values.updates)
 
 const cases = [
   { name: 'one process (train)', command: 'train', settings: [] },
-  { name: '1 server + 1 worker', command: 'simulate', settings: ['workers=1', 'training.mode.prefetch=true'] },
-  { name: '1 server + 2 workers', command: 'simulate', settings: ['workers=2', 'training.mode.prefetch=true'] },
+  { name: '1 server + 1 worker', command: 'simulate', settings: ['workers=1'] },
+  {
+    name: '1 server + 1 worker, prefetch',
+    command: 'simulate',
+    settings: ['workers=1', 'training.mode.prefetch=true'],
+  },
+  { name: '1 server + 2 workers', command: 'simulate', settings: ['workers=2'] },
 ] as const
 
 const measured = cases.map(() => [] as { short: MeasuredRun; long: MeasuredRun }[])

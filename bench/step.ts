@@ -30,6 +30,10 @@ interface Measured {
   readonly wallSeconds: readonly number[]
 }
 
+interface MeasuredRound extends Measured {
+  readonly round: number
+}
+
 const shapes = { '20': [128, 24], '56': [128, 24], '50': [32, 32] } as const
 type Network = keyof typeof shapes
 
@@ -58,24 +62,25 @@ function compare(): void {
       { command: python, leading: [join(import.meta.dirname, 'peers/tensorflow_step.py')] },
       { command: process.env.CLOISTER_BENCH_TORCH, leading: [join(import.meta.dirname, 'peers/torch_step.py')] },
     ]
-    const gathered = new Map<string, Measured[]>()
+    const gathered = new Map<string, MeasuredRound[]>()
     for (let round = 0; round < Number(values.rounds); round++) {
       for (const [index, { command, leading }] of peers.entries()) {
         if (command === undefined) continue
         const parameters = index === 0 ? [] : [network, batch, size, steps, warmUp].map(String)
         const { stdout, status, stderr } = spawnSync(command, [...leading, ...parameters], { encoding: 'utf8' })
         if (status !== 0) {
+          if (index === 0) throw new Error(stderr)
           if (round === 0) console.error(`left out: ${leading.at(-1)}: ${stderr.trim().split('\n').at(-1)}`)
           continue
         }
         const measured = JSON.parse(stdout.trim().split('\n').at(-1)!) as Measured
-        gathered.set(measured.peer, [...(gathered.get(measured.peer) ?? []), measured])
+        gathered.set(measured.peer, [...(gathered.get(measured.peer) ?? []), { ...measured, round }])
       }
     }
     const ours = [...gathered.values()][0]!
     // Ratios are of runs that followed each other.
-    const ratio = (peer: Measured[], key: 'cpuSeconds' | 'wallSeconds') =>
-      median(peer.map((run, round) => median(ours[round]![key]) / median(run[key])))
+    const ratio = (peer: MeasuredRound[], key: 'cpuSeconds' | 'wallSeconds') =>
+      median(peer.map((run) => median(ours[run.round]![key]) / median(run[key])))
     console.log(`\nResNet-${network}, batch ${batch}, ${size}×${size}: a step, median of ${values.rounds} × ${steps}`)
     table(
       ['', 'CPU s', 'wall s', 'ours/CPU', 'ours/wall'],

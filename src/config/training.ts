@@ -47,8 +47,11 @@ const mode = v.variant('name', [
     maximumStaleness: v.optional(countOrZero),
     /** The rate of a push of staleness s is divided by (1 + s)^stalenessExponent. */
     stalenessExponent: v.optional(nonNegative, 0),
-    /** A worker takes the parameters of its next step while it computes this one: faster, and one update staler. */
-    prefetch: v.optional(v.boolean(), true),
+    /**
+     * A worker takes the parameters of its next step while it computes this one: faster, but every push is staler by a step of all
+     * workers, which momentum does not forgive.
+     */
+    prefetch: v.optional(v.boolean(), false),
   }),
   v.strictObject({
     name: v.literal('synchronous'),
@@ -64,7 +67,7 @@ const mode = v.variant('name', [
 ])
 
 export const trainingSchema = v.strictObject({
-  mode: v.optional(mode, { name: 'asynchronous', stalenessExponent: 0, prefetch: true }),
+  mode: v.optional(mode, { name: 'asynchronous', stalenessExponent: 0, prefetch: false }),
   /** Examples of one worker's step. */
   batchSize: v.pipe(count, v.maxValue(65_536)),
   /** Updates that the server applies before the job is finished. */

@@ -5,12 +5,12 @@
  * that flips do no harm; some images are too faint to tell, so that nobody scores 100 %. Its list of classes marks the set
  * as synthetic: it can never be taken for CIFAR-10.
  */
-import { mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { open, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { RandomStream } from '../models/philox.ts'
 import type { EventSink } from '../observability/events.ts'
 import { cifar10TestFile, cifar10TrainingFiles, classListFile, maxRecordsPerFile, recordBytes } from './cifar10.ts'
-import { DataError } from './dataset.ts'
+import { placeAnew } from './place-anew.ts'
 
 const shapes = ['disc', 'square', 'triangle', 'ring', 'cross'] as const
 const stripes = ['across', 'along'] as const
@@ -36,16 +36,7 @@ export async function writeSynthetic(options: SyntheticOptions): Promise<void> {
   if (!(Number.isInteger(recordsPerFile) && recordsPerFile >= 1 && recordsPerFile <= maxRecordsPerFile)) {
     throw new RangeError(`records per file: expected 1 to ${maxRecordsPerFile}, got ${recordsPerFile}`)
   }
-  const exists = (cause?: unknown): DataError =>
-    new DataError('data-exists', `expected to make ${directory} anew, but something lies there`, {
-      hint: 'name another directory, or delete this one',
-      cause,
-    })
-  if ((await readdir(directory).catch(() => [])).length > 0) throw exists()
-  const unfinished = `${directory}.unfinished-${process.pid}`
-  await rm(unfinished, { recursive: true, force: true })
-  await mkdir(unfinished, { recursive: true })
-  try {
+  await placeAnew(directory, async (unfinished) => {
     const files = [...cifar10TrainingFiles, cifar10TestFile]
     for (const [index, name] of files.entries()) {
       const random = new RandomStream(seed, `synthetic ${name}`)
@@ -67,13 +58,7 @@ export async function writeSynthetic(options: SyntheticOptions): Promise<void> {
       }
     }
     await writeFile(join(unfinished, classListFile), `${syntheticClasses.join('\n')}\n`)
-    await rename(unfinished, directory).catch((cause: unknown) => {
-      throw exists(cause)
-    })
-  } catch (error) {
-    await rm(unfinished, { recursive: true, force: true })
-    throw error
-  }
+  })
 }
 
 /** Fills one record of 3,073 bytes. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What a worker says, held against the job, against what its connection has proven and against what it was asked. */
 import { FederationError } from './federation-error.ts'
-import type { Hello } from './protocol/remote-worker.ts'
+import type { Hello } from './protocol/worker-claims.ts'
 
 export interface AdmissionRules {
   readonly jobDigest: Uint8Array

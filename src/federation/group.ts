@@ -19,7 +19,7 @@ import {
   type WorkerMessage,
   workerMessage,
 } from './protocol/messages.ts'
-import { verifyProtocol } from './protocol/remote-worker.ts'
+import { verifyProtocol } from './protocol/worker-claims.ts'
 
 export interface GroupOptions {
   readonly servers: number

@@ -12,7 +12,7 @@ import { FederationError } from './federation-error.ts'
 import type { ServerHello } from './protocol/gen/cloister/v1/federation_pb.ts'
 import { MessageReader } from './protocol/message-reader.ts'
 import { type ServerMessage, serverMessage, unexpected, type WorkerMessage } from './protocol/messages.ts'
-import { type Hello, parseHello } from './protocol/remote-worker.ts'
+import { type Hello, parseHello } from './protocol/worker-claims.ts'
 
 export type WorkerConnection<Peer> = Connection<Peer, ServerMessage, WorkerMessage>
 

@@ -23,7 +23,7 @@ import { table, tableManifest } from '../../test/support/table-training.ts'
 import { createJavascriptEngine } from '../engine/javascript.ts'
 import { serverOfRow } from './placement.ts'
 import { workerMessage } from './protocol/messages.ts'
-import type { Hello } from './protocol/remote-worker.ts'
+import type { Hello } from './protocol/worker-claims.ts'
 
 const engine = createJavascriptEngine()
 afterAll(() => engine.close())

@@ -2,7 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { message } from '../../test/contracts/echo.ts'
 import { callHeaders, connectWorker, rawHttp2, rawTls, startServer } from '../../test/contracts/pinned.ts'
-import { codeOf, next } from '../../test/contracts/transport.ts'
+import { codeOf, next } from '../../test/contracts/transport-harness.ts'
 import { Health } from './health.ts'
 
 type Headers = Record<string, unknown>

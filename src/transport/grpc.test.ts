@@ -1,6 +1,7 @@
 import { onTestFinished } from 'vitest'
 import { talk } from '../../test/contracts/echo.ts'
-import { describeTransport, type EndOptions } from '../../test/contracts/transport.ts'
+import { describeTransport } from '../../test/contracts/transport.ts'
+import type { EndOptions } from '../../test/contracts/transport-harness.ts'
 import { createPinnedIdentity, type PinnedPeer, pinnedCredentials } from '../../test/support/pinned.ts'
 import type { Credentials } from './connection.ts'
 import { connect } from './grpc-client.ts'

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, onTestFinished, test } from 'vitest'
 import { serverIdentity, startServer, workerIdentity } from '../../test/contracts/pinned.ts'
-import type { BytesConnection } from '../../test/contracts/transport.ts'
+import type { BytesConnection } from '../../test/contracts/transport-harness.ts'
 import { python, requires } from '../../test/requirements.ts'
 import { Health } from './health.ts'
 

@@ -1,6 +1,7 @@
 import { onTestFinished } from 'vitest'
 import { talk } from '../../test/contracts/echo.ts'
-import { describeTransport, type EndOptions, type NamedPeer } from '../../test/contracts/transport.ts'
+import { describeTransport } from '../../test/contracts/transport.ts'
+import type { EndOptions, NamedPeer } from '../../test/contracts/transport-harness.ts'
 import { listenInMemory } from './memory.ts'
 
 const end = (name: string, { limits, judge }: EndOptions) => ({

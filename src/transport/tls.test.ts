@@ -17,7 +17,7 @@ import {
   workerCredentials,
   workerIdentity,
 } from '../../test/contracts/pinned.ts'
-import { codeOf, next } from '../../test/contracts/transport.ts'
+import { codeOf, next } from '../../test/contracts/transport-harness.ts'
 import { createPinnedIdentity, pinnedCredentials } from '../../test/support/pinned.ts'
 import { connect } from './grpc-client.ts'
 import { verifySession } from './tls.ts'

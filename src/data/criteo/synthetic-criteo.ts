@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Synthetic click logs in Criteo's format and shape, learnable, of any size; a function of the seed alone. NOT Criteo's data. */
-import { mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { open, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { createGzip } from 'node:zlib'
 import { RandomStream } from '../../models/philox.ts'
 import type { EventSink } from '../../observability/events.ts'
-import { DataError } from '../dataset.ts'
+import { placeAnew } from '../place-anew.ts'
 import { BayesScores, ClickModel, type DrawnRow } from './click-model.ts'
 import { categoryColumns, integerColumns } from './criteo-line.ts'
 import { RowSource } from './draw-row.ts'
@@ -44,16 +44,7 @@ export async function writeSyntheticCriteo(options: SyntheticCriteoOptions): Pro
   if (!(Number.isInteger(rows) && rows >= 2 && files >= 1 && files <= rows)) {
     throw new RangeError(`expected at least 2 rows and at most one file a row, got ${rows} rows in ${files} files`)
   }
-  const exists = (cause?: unknown): DataError =>
-    new DataError('data-exists', `expected to make ${directory} anew, but something lies there`, {
-      hint: 'name another directory, or delete this one',
-      cause,
-    })
-  if ((await readdir(directory).catch(() => [])).length > 0) throw exists()
-  const unfinished = `${directory}.unfinished-${process.pid}`
-  await rm(unfinished, { recursive: true, force: true })
-  await mkdir(unfinished, { recursive: true })
-  try {
+  return await placeAnew(directory, async (unfinished) => {
     const model = new ClickModel(seed, new RowSource(seed, 'criteo calibration').draw)
     const source = new RowSource(seed, 'criteo rows')
     const labels = new RandomStream(seed, 'criteo labels')
@@ -93,14 +84,8 @@ export async function writeSyntheticCriteo(options: SyntheticCriteoOptions): Pro
       bayes: { all: all.result(), heldOut: heldOut.result() },
     }
     await writeFile(join(unfinished, generatorFile), `${JSON.stringify(report, undefined, 2)}\n`)
-    await rename(unfinished, directory).catch((cause: unknown) => {
-      throw exists(cause)
-    })
     return report
-  } catch (error) {
-    await rm(unfinished, { recursive: true, force: true })
-    throw error
-  }
+  })
 }
 
 const chunkRows = 1000

@@ -24,8 +24,9 @@ import {
   type WorkerMessage,
   workerMessage,
 } from './messages.ts'
-import type { Hello, PushOutcome, Task } from './remote-worker.ts'
+import type { PushOutcome, Task } from './remote-worker.ts'
 import { RowAssembly, rowIdParts, rowParts } from './row-transfer.ts'
+import type { Hello } from './worker-claims.ts'
 
 export interface Joined {
   readonly version: number

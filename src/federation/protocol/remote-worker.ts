@@ -14,46 +14,23 @@ import type { TableSpec } from '../row-initializer.ts'
 import type { RowGradients } from '../row-updates.ts'
 import { Assembly, slicesOf } from '../slices.ts'
 import type { TensorSet } from '../tensor-set.ts'
-import type {
-  Hello as WireHello,
-  Pull as WirePull,
-  Push as WirePush,
-  Scores as WireScores,
-} from './gen/cloister/v1/federation_pb.ts'
+import type { Pull as WirePull, Push as WirePush } from './gen/cloister/v1/federation_pb.ts'
 import { lost, type MessageReader } from './message-reader.ts'
 import {
-  digestBytes,
   manifestToWire,
-  protocolVersion,
   type ServerMessage,
   serverMessage,
-  sessionBytes,
   unexpected,
   type WorkerMessage,
   type WorkerMessages,
 } from './messages.ts'
 import { RowAssembly, RowIdAssembly, rowParts } from './row-transfer.ts'
+import { verifiedSums } from './worker-claims.ts'
 
-/** Names in one worker's scores; models have a handful. */
-const maxScores = 64
-const maxHistogramClasses = 1 << 16
 /** Pulls that a worker may have open: one that it computes with and one that it takes ahead. */
 const maxOpenPulls = 2
 /** Of what a worker contributes before training, at a time. */
 const maxPartBytes = 1 << 20
-
-export interface Hello {
-  readonly jobDigest: Uint8Array
-  readonly planDigest: Uint8Array
-  readonly worker: number
-  readonly examples: number
-  readonly session: Uint8Array
-  /** What the worker found its data to be; for reports only. */
-  readonly dataSource: string
-  /** Which server of the job is meant. */
-  readonly server: number
-  readonly placementDigest: Uint8Array
-}
 
 /** Which batch a worker computes. */
 export interface Task {
@@ -333,24 +310,6 @@ export class RemoteWorker<Peer> {
   }
 }
 
-/** A worker's first message, in form. */
-export function parseHello(hello: WireHello): Hello {
-  verifyProtocol(hello.protocol)
-  verifyLength('the job digest', hello.jobDigest, digestBytes)
-  verifyLength('the data-plan digest', hello.planDigest, digestBytes)
-  verifyLength('the session', hello.session, sessionBytes)
-  verifyLength('the placement digest', hello.placementDigest, digestBytes)
-  verifyShort('the data source', hello.dataSource, maxDataSourceCharacters)
-  return hello
-}
-
-export function verifyProtocol(protocol: number): void {
-  if (protocol === protocolVersion) return
-  throw new FederationError('protocol-unsupported', `expected protocol version ${protocolVersion}, got ${protocol}`, {
-    hint: 'Server and workers must run the same version of Cloister.',
-  })
-}
-
 function unknownPull(pull: number, last: number): FederationError {
   const hint = 'The worker does not follow the protocol: compare its version with ours.'
   return pull <= last
@@ -358,45 +317,10 @@ function unknownPull(pull: number, last: number): FederationError {
     : new FederationError('pull-unknown', `expected a push for a pull up to ${last}, got one for ${pull}`, { hint })
 }
 
-function verifiedSums({ sums, histograms }: WireScores): Sums {
-  const refuse = (expected: string, got: string): never => {
-    throw new FederationError('scores-malformed', `expected ${expected}, got ${got}`, {
-      hint: 'The worker does not follow the protocol, or its model scored with values that are not numbers.',
-    })
-  }
-  const [scalars, classes] = [Object.entries(sums), Object.entries(histograms)]
-  if (scalars.length + classes.length > maxScores)
-    refuse(`at most ${maxScores} sums`, `${scalars.length + classes.length}`)
-  for (const [name, sum] of scalars) if (!Number.isFinite(sum)) refuse(`${claim(name)} to be finite`, `${sum}`)
-  for (const [name, { counts }] of classes) {
-    if (counts.length > maxHistogramClasses) refuse(`at most ${maxHistogramClasses} classes`, `${counts.length}`)
-    if (!counts.every((count) => Number.isFinite(count) && count >= 0))
-      refuse(`${claim(name)} to count`, 'another number')
-  }
-  return { ...sums, ...Object.fromEntries(classes.map(([name, { counts }]) => [name, Float64Array.from(counts)])) }
-}
-
 function left({ code, message }: { code: string; message: string }): FederationError {
   // Followers hear of the end from their leader, perhaps later than from a worker.
   const why = code === 'training-finished' ? code : 'worker-left'
   return new FederationError(why, `the worker left: ${claim(code)}: ${claim(message)}`, {
     hint: "See the worker's log.",
-  })
-}
-
-/** Reports stay short, whoever writes them. */
-const maxDataSourceCharacters = 32
-
-function verifyShort(what: string, text: string, most: number): void {
-  if (text.length <= most) return
-  throw new FederationError('hello-malformed', `${what}: expected at most ${most} characters, got ${text.length}`, {
-    hint: 'The worker does not follow the protocol: compare its version with ours.',
-  })
-}
-
-export function verifyLength(what: string, bytes: Uint8Array, expected: number): void {
-  if (bytes.length === expected) return
-  throw new FederationError('hello-malformed', `${what}: expected ${expected} bytes, got ${bytes.length}`, {
-    hint: 'The peer does not follow the protocol: compare its version with ours.',
   })
 }
