@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import type { RowsBlock } from '../storage/rows-block.ts'
 import { type Capture, EmbeddingTable, type EmbeddingTableOptions } from './embedding-table.ts'
-import type { RowsBlock } from './row-capture.ts'
 
 const spec = { name: 'embedding', width: 6, rows: 1_000_000, initial: { scale: 0.25 } }
 

@@ -5,8 +5,9 @@
  * behind its value: one stretch of memory is all that an update of it touches.
  */
 import assert from 'node:assert/strict'
+import type { RowsBlock } from '../storage/rows-block.ts'
 import { FederationError } from './federation-error.ts'
-import { type PlaceSet, placesIn, RowCapture, type RowsBlock } from './row-capture.ts'
+import { type PlaceSet, placesIn, RowCapture } from './row-capture.ts'
 import { absent, RowIndex } from './row-index.ts'
 import { RowInitializer, rowOutOfRange, type TableSpec } from './row-initializer.ts'
 

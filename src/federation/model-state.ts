@@ -6,12 +6,12 @@
  */
 import assert from 'node:assert/strict'
 import type { Engine, EngineTensor, HostTensor } from '../engine/engine.ts'
+import type { RowsBlock } from '../storage/rows-block.ts'
 import type { Aggregator } from './aggregators/aggregator.ts'
 import { type Capture, EmbeddingTable } from './embedding-table.ts'
 import { FederationError } from './federation-error.ts'
 import type { Manifest, TensorRole } from './manifest.ts'
 import type { Optimizer } from './optimizers/optimizer.ts'
-import type { RowsBlock } from './row-capture.ts'
 import type { TableSpec } from './row-initializer.ts'
 import { type RowGradients, RowUpdater } from './row-updates.ts'
 import { segmentSizes, TensorSet } from './tensor-set.ts'

@@ -5,17 +5,7 @@
  * in memory is the blocks under way and the rows that changed since it began, which are given out first.
  */
 import assert from 'node:assert/strict'
-
-/** Rows on their way to or from a checkpoint. */
-export interface RowsBlock {
-  readonly table: string
-  readonly width: number
-  /** Names of the optimizer's slots. */
-  readonly slots: readonly string[]
-  readonly ids: Uint32Array
-  /** For each id the value and then each slot, `width` numbers each. */
-  readonly values: Float32Array
-}
+import type { RowsBlock } from '../storage/rows-block.ts'
 
 /** One bit a place, in pieces as large as a slab's rows; a piece is there when a bit of it is set. */
 export type PlaceSet = (Uint32Array | undefined)[]

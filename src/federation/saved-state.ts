@@ -2,10 +2,10 @@
 /** A server's state as its checkpoints hold it, and back: everything that training needs to go on with the same numbers. */
 import * as v from 'valibot'
 import type { PeerEvidence } from '../observability/events.ts'
+import type { RowsBlock } from '../storage/rows-block.ts'
 import type { Capture } from './embedding-table.ts'
 import { FederationError } from './federation-error.ts'
 import type { Snapshot } from './model-state.ts'
-import type { RowsBlock } from './row-capture.ts'
 import type { WorkerSummary } from './server-options.ts'
 import type { TensorSet } from './tensor-set.ts'
 

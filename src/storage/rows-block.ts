@@ -8,6 +8,7 @@ import assert from 'node:assert/strict'
 import type { ByteReader } from './byte-reader.ts'
 import { StorageError } from './storage-error.ts'
 
+/** Rows of a table on their way to or from a file. */
 export interface RowsBlock {
   readonly table: string
   readonly width: number

@@ -35,7 +35,6 @@ const authorityVariants = [
 
 export type MachineVariant = (typeof machineVariants)[number]
 export type AuthorityVariant = (typeof authorityVariants)[number]
-export const variantNames: readonly (MachineVariant | AuthorityVariant)[] = [...machineVariants, ...authorityVariants]
 
 export interface Variants {
   readonly authority: ReadonlySet<AuthorityVariant>
