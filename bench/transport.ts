@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Both ends in one process over loopback: `tsx bench/transport.ts [--json]`. Bulk one way and a 20 KB echo, the gRPC
+ * Both ends in one process over loopback: `tsx bench/transport.ts [--json]`. Bulk one way and a 20 KB echo, our
  * transport beside raw node:tls in the same run; CPU counts both ends.
  */
 import { connect as connectTls, createServer, type TLSSocket } from 'node:tls'
+import { connect } from '../src/transport/client.ts'
 import type { Connection } from '../src/transport/connection.ts'
-import { connect } from '../src/transport/grpc-client.ts'
-import { listen } from '../src/transport/grpc-server.ts'
+import { listen } from '../src/transport/server.ts'
 import { type Bytes, message, talk } from '../test/contracts/echo.ts'
 import { createPinnedIdentity, pinnedCredentials } from '../test/support/pinned.ts'
 
@@ -35,7 +35,7 @@ const [server, worker] = ['server', 'worker'].map((name) => createPinnedIdentity
   ReturnType<typeof createPinnedIdentity>,
 ]
 
-async function openGrpc(): Promise<Ends> {
+async function openFramed(): Promise<Ends> {
   const listener = await listen({
     host: '127.0.0.1',
     port: 0,
@@ -145,7 +145,7 @@ async function timed(run: () => Promise<void>): Promise<{ wallSeconds: number; c
   return { wallSeconds: (performance.now() - start) / 1000, cpuSeconds: (user + system) / 1e6 }
 }
 
-const figures = { grpc: await measure(openGrpc), tls: await measure(openTls) }
+const figures = { framed: await measure(openFramed), tls: await measure(openTls) }
 if (process.argv.includes('--json')) {
   console.log(JSON.stringify(figures))
 } else {

@@ -67,7 +67,15 @@ const classes = sources.flatMap(({ text }) =>
 /** Codes that are no error of a class: reasons of a refusal, the warning of a platform, words on the wire, a bug. */
 const source = (file: string): string => sources.find((one) => one.file === join(...file.split('/')))!.text
 const reasons = codesOf('MismatchCode', source('attestation/policy-format.ts'))
-const others = [...reasons, 'platform-simulated', 'stopped', 'service-unknown', 'internal']
+const others = [
+  ...reasons,
+  'platform-simulated',
+  'stopped',
+  'service-unknown',
+  'method-unknown',
+  'reason-unreadable',
+  'internal',
+]
 
 const documented = [
   ...readFileSync(join(root, 'docs/errors.md'), 'utf8').matchAll(/^\| `([a-z0-9-]+)`\s+\|(.*)$/gm),

@@ -13,15 +13,13 @@ import {
   Health as HealthService,
   HealthCheckResponse_ServingStatus as ServingStatus,
 } from '../transport/gen/grpc/health/v1/health_pb.ts'
-import { encodeFrame, FrameDecoder } from '../transport/grpc-frame.ts'
-import { Health, listenForHealth } from '../transport/health.ts'
+import { Health, healthDecoder, healthFrame, listenForHealth } from '../transport/health.ts'
 import { type CliContext, exitStatus } from './context.ts'
 import { parseAddress } from './options.ts'
 
 export class HealthError extends CodedError<'health-unanswered' | 'health-not-serving'> {}
 
 const timeoutMs = 4000
-const maxResponseBytes = 1024
 const messages = codec(HealthCheckRequestSchema, HealthCheckResponseSchema)
 
 export async function health(
@@ -76,12 +74,12 @@ function askedHealth(address: string): Promise<ServingStatus> {
       'content-type': 'application/grpc',
       te: 'trailers',
     })
-    const decoder = new FrameDecoder(maxResponseBytes)
+    const decoder = healthDecoder()
     let answer: Uint8Array | undefined
     stream.on('error', fail)
     stream.on('data', (chunk: Buffer) => {
       try {
-        for (const message of decoder.push(chunk)) answer = message
+        for (const { payload } of decoder.push(chunk)) answer = payload
       } catch (error) {
         fail(error as Error)
       }
@@ -96,6 +94,6 @@ function askedHealth(address: string): Promise<ServingStatus> {
         }
       }),
     )
-    stream.end(encodeFrame(messages.encode(create(HealthCheckRequestSchema)), maxResponseBytes))
+    stream.end(healthFrame(messages.encode(create(HealthCheckRequestSchema))))
   })
 }

@@ -9,9 +9,9 @@ import { runServer } from '../federation/run-server.ts'
 import { leaderStopping } from '../federation/server-ends.ts'
 import { serverName } from '../federation/server-name.ts'
 import type { ServerLimits } from '../federation/server-options.ts'
-import { connect } from '../transport/grpc-client.ts'
-import { listen } from '../transport/grpc-server.ts'
+import { connect } from '../transport/client.ts'
 import { Health, listenForHealth } from '../transport/health.ts'
+import { listen } from '../transport/server.ts'
 import { openAttestation } from './attestation.ts'
 import { openCheckpoints } from './checkpoints.ts'
 import type { CliContext } from './context.ts'
@@ -61,7 +61,6 @@ async function serve(session: RoleSession, index: number): Promise<void> {
     ...deployment.server.listen,
     credentials,
     method: Federation.method.join,
-    health,
     onRefused: (address, error) => events({ kind: 'peer-refused', address, error: publicError(error) }),
   })
   const probes =

@@ -13,6 +13,7 @@ import { parseQuote } from '../attestation/quote.ts'
 import { CodedError, type PublicError, publicError } from '../errors.ts'
 import { type CertificateEvidence, parseCertificateEvidence, verifyValidity } from '../ratls/certificate.ts'
 import { RatlsError } from '../ratls/ratls-error.ts'
+import { applicationProtocol } from '../transport/tls.ts'
 import { derTags } from '../x509/der.ts'
 import { splitPem } from '../x509/pem.ts'
 import { readInput } from './input.ts'
@@ -79,7 +80,8 @@ function certificateOf(host: string, port: number, signal: AbortSignal): Promise
       ...(isIP(host) ? {} : { servername: host }),
       rejectUnauthorized: false,
       minVersion: 'TLSv1.3',
-      ALPNProtocols: ['h2'],
+      // Ours first; others serve RA-TLS too.
+      ALPNProtocols: [applicationProtocol, 'h2', 'http/1.1'],
       timeout: handshakeTimeoutMs,
     })
     addAbortSignal(signal, socket)

@@ -102,8 +102,8 @@ test('the six steps follow each other, and the server ends by asking for scores'
     ...pull,
     ...pull.slice(0, 2), // The second batch: the parameters are held.
     'worker: scores',
-    'worker: pull',
     'evaluation',
+    'worker: pull',
     'server: finished',
     'peer-left',
     'traffic',

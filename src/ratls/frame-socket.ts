@@ -2,7 +2,7 @@
 /**
  * Frames of the attestation exchange on a bare TLS socket: type (1 byte), length (2 bytes, big-endian), body. The other end
  * is not trusted yet: a length is checked against the bound of the frame that is due before a byte of it is awaited, and
- * every wait ends with the signal. Takes exactly its own bytes: what follows the last frame stays in the socket for HTTP/2.
+ * every wait ends with the signal. Takes exactly its own bytes: what follows the last frame stays in the socket for messages.
  */
 import assert from 'node:assert/strict'
 import type { TLSSocket } from 'node:tls'

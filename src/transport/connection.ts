@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * What federation needs of a network, generic in the peer that was authenticated. The gRPC transport and its in-memory
+ * What federation needs of a network, generic in the peer that was authenticated. The transport over TLS and its in-memory
  * twin implement it and pass the same contract suite (test/contracts/transport.ts).
  */
 import type { X509Certificate } from 'node:crypto'
@@ -28,6 +28,12 @@ export interface Connection<Peer, Outgoing, Incoming> {
   readonly bytesReceived: number
 }
 
+/** Of what a socket carries. */
+export interface ByteCounter {
+  readonly bytesWritten: number
+  readonly bytesRead: number
+}
+
 export interface Listener<Peer, Outgoing, Incoming> {
   /** host:port as bound. */
   readonly address: string
@@ -53,9 +59,9 @@ export interface TlsIdentity {
 }
 
 /**
- * Who we are and whom we accept. `authenticate` runs on the bare TLS socket, before any HTTP/2 frame is read or written,
+ * Who we are and whom we accept. `authenticate` runs on the bare TLS socket, before any message is read or written,
  * and may exchange bytes of its own; it throws to refuse. It leaves no listener behind and nothing read that it did not
- * use (`unshift`): HTTP/2 begins with the next byte. TLS is 1.3 only, mutual, without resumption.
+ * use (`unshift`): messages begin with the next byte. TLS is 1.3 only, mutual, without resumption.
  */
 export interface Credentials<Peer> {
   /**

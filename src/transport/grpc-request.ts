@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** The parts of gRPC over HTTP/2 that every method of a server shares: judging a request's headers, refusing a call. */
+/** gRPC over HTTP/2 as far as health checks need it: judging a request's headers, refusing a call. */
 import type { Http2Stream, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2'
 import { trailersOf } from './grpc-status.ts'
 import type { CloseReason } from './transport-error.ts'

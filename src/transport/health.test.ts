@@ -1,27 +1,28 @@
 import { type ClientHttp2Session, connect } from 'node:http2'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { rawHttp2, startServer } from '../../test/contracts/pinned.ts'
+import { encodeFrame } from './frame.ts'
 import {
   HealthCheckRequestSchema,
   HealthCheckResponseSchema,
   HealthCheckResponse_ServingStatus as Status,
 } from './gen/grpc/health/v1/health_pb.ts'
-import { encodeFrame, FrameDecoder } from './grpc-frame.ts'
-import { Health, listenForHealth } from './health.ts'
+import { Health, healthDecoder, listenForHealth } from './health.ts'
 
 function request(service: string): Buffer {
-  return encodeFrame([toBinary(HealthCheckRequestSchema, create(HealthCheckRequestSchema, { service }))], 10_000)
+  return encodeFrame(0, [toBinary(HealthCheckRequestSchema, create(HealthCheckRequestSchema, { service }))], 10_000)
+}
+
+const checkHeaders = {
+  ':method': 'POST',
+  ':path': '/grpc.health.v1.Health/Check',
+  'content-type': 'application/grpc',
+  te: 'trailers',
 }
 
 function call(session: ClientHttp2Session, method: 'Check' | 'Watch', body: Buffer) {
-  const stream = session.request({
-    ':method': 'POST',
-    ':path': `/grpc.health.v1.Health/${method}`,
-    'content-type': 'application/grpc',
-    te: 'trailers',
-  })
-  const decoder = new FrameDecoder(100)
+  const stream = session.request({ ...checkHeaders, ':path': `/grpc.health.v1.Health/${method}` })
+  const decoder = healthDecoder()
   const answers: number[] = []
   let status: unknown
   let told = () => {}
@@ -32,7 +33,7 @@ function call(session: ClientHttp2Session, method: 'Check' | 'Watch', body: Buff
     status = headers['grpc-status']
   })
   stream.on('data', (chunk) => {
-    for (const message of decoder.push(chunk)) answers.push(fromBinary(HealthCheckResponseSchema, message).status)
+    for (const { payload } of decoder.push(chunk)) answers.push(fromBinary(HealthCheckResponseSchema, payload).status)
     told()
   })
   stream.on('error', () => {})
@@ -105,12 +106,40 @@ describe('health', () => {
     expect(await check(session, request(''))).toMatchObject({ status: '0' })
   })
 
-  test('peers may ask beside their call; without health the method is unknown', async () => {
-    const health = new Health()
-    health.set('', true)
-    const [telling, silent] = [await startServer({ health }), await startServer()]
-    expect(await check(await rawHttp2(telling.port), request(''))).toEqual({ status: '0', answers: [Status.SERVING] })
-    expect(await check(await rawHttp2(silent.port), request(''))).toEqual({ status: '12', answers: [] })
+  test.each([
+    ['a path of nothing', { ':path': '/' }, { 'grpc-status': '12' }],
+    ['GET', { ':method': 'GET' }, { ':status': 415 }],
+    ['another content', { 'content-type': 'application/json' }, { ':status': 415 }],
+    ['gRPC-Web', { 'content-type': 'application/grpc-web+proto' }, { ':status': 415 }],
+  ])('%s is refused, and the next is answered', async (_name, headers, answer) => {
+    const session = await plainSession(new Health())
+    const stream = session.request({ ...checkHeaders, ...headers }).on('error', () => {})
+    expect(await new Promise((resolve) => stream.on('response', resolve))).toMatchObject(answer)
+    expect(await check(session, request(''))).toMatchObject({ status: '0' })
+  })
+
+  test.each([
+    ['/grpc.health.v1.Health/Check', 'POST'],
+    ['/grpc.health.v1.Health/Watch', 'POST'],
+    ['/grpc.health.v1.Health/Check', 'GET'],
+    ['/nothing', 'POST'],
+  ])('%s by %s, taken back in the same packet', async (path, method) => {
+    const listener = await listenForHealth({ host: '127.0.0.1', port: 0, health: new Health() })
+    onTestFinished(() => listener.close())
+    for (let round = 0; round < 20; round++) {
+      const session = connect(`http://${listener.address}`).on('error', () => {})
+      for (let index = 0; index < 4; index++) {
+        const stream = session.request({ ...checkHeaders, ':path': path, ':method': method }).on('error', () => {})
+        if (index % 2 === 0) stream.end(Buffer.from('0000000000', 'hex'))
+        if (index < 2) stream.close(8)
+        else stream.destroy()
+      }
+      await new Promise(setImmediate)
+      session.destroy()
+    }
+    const session = connect(`http://${listener.address}`)
+    expect(await check(session, request(''))).toMatchObject({ status: '0' })
+    session.destroy()
   })
 
   test('the port for probes serves nothing else', async () => {

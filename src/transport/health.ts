@@ -1,28 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * grpc.health.v1: whether this process, or one service of it, takes work. It tells nothing but that one bit, so it may also
- * be asked without TLS (`listenForHealth`), which is all that Kubernetes' probes can do.
+ * grpc.health.v1: whether this process, or one service of it, takes work. It tells nothing but that one bit, so it is asked
+ * without TLS, which is all that Kubernetes' probes can do.
  */
 
-import { createServer, type ServerHttp2Stream } from 'node:http2'
+import { createServer, type ServerHttp2Stream, type SessionOptions } from 'node:http2'
 import { create } from '@bufbuild/protobuf'
 import { bind } from './bind.ts'
 import { codec, methodPath } from './codec.ts'
+import { encodeFrame, FrameDecoder } from './frame.ts'
 import {
   HealthCheckRequestSchema,
   HealthCheckResponseSchema,
   Health as HealthService,
   HealthCheckResponse_ServingStatus as ServingStatus,
 } from './gen/grpc/health/v1/health_pb.ts'
-import { encodeFrame, FrameDecoder } from './grpc-frame.ts'
 import { isGone, refuseCall, refuseUnknownMethod, responseHeaders, verifyRequest } from './grpc-request.ts'
 import { trailersOf } from './grpc-status.ts'
-import { http2Options } from './http2-options.ts'
-import { defaultLimits } from './limits.ts'
 import { reasonFor, TransportError } from './transport-error.ts'
 
-const maxRequestBytes = 1024
+const maxMessageBytes = 1024
+/** Bounds against whoever reaches the port. */
+const sessionOptions: SessionOptions = {
+  maxSessionMemory: 1, // MB
+  maxHeaderListPairs: 64,
+  maxOutstandingPings: 4,
+  maxSettings: 16,
+  settings: { enablePush: false, maxHeaderListSize: 16_384, maxConcurrentStreams: 8 },
+}
 const messages = codec(HealthCheckResponseSchema, HealthCheckRequestSchema)
+
+/** Of gRPC's frames those that are not compressed. */
+const uncompressed = 0
+
+export function healthFrame(pieces: readonly Uint8Array[]): Buffer {
+  return encodeFrame(uncompressed, pieces, maxMessageBytes)
+}
+
+export function healthDecoder(): FrameDecoder {
+  return new FrameDecoder((type) => (type === uncompressed ? maxMessageBytes : undefined))
+}
 
 /** Services by full name; the empty name is the process as a whole. */
 export class Health {
@@ -47,14 +64,14 @@ export class Health {
 }
 
 /** Whether `path` is a health method; if so the stream is answered. */
-export function answerHealth(stream: ServerHttp2Stream, path: string, health: Health): boolean {
+function answerHealth(stream: ServerHttp2Stream, path: string, health: Health): boolean {
   const watching = path === methodPath(HealthService.method.watch)
   if (!watching && path !== methodPath(HealthService.method.check)) return false
-  const decoder = new FrameDecoder(maxRequestBytes)
+  const decoder = healthDecoder()
   const requests: Uint8Array[] = []
   stream.on('data', (chunk: Buffer) => {
     try {
-      requests.push(...decoder.push(chunk))
+      for (const { payload } of decoder.push(chunk)) requests.push(payload)
     } catch (error) {
       stream.removeAllListeners('data').resume()
       refuseCall(stream, reasonFor(error))
@@ -109,7 +126,7 @@ function writeStatus(stream: ServerHttp2Stream, serving: boolean | undefined): v
   const { SERVING, NOT_SERVING, SERVICE_UNKNOWN } = ServingStatus
   const status = serving === undefined ? SERVICE_UNKNOWN : serving ? SERVING : NOT_SERVING
   const pieces = messages.encode(create(HealthCheckResponseSchema, { status }))
-  stream.write(encodeFrame(pieces, defaultLimits.maxMessageBytes))
+  stream.write(healthFrame(pieces))
 }
 
 export interface HealthListener {
@@ -125,14 +142,7 @@ export async function listenForHealth(options: {
   readonly health: Health
 }): Promise<HealthListener> {
   const { host, port, health } = options
-  const probeLimits = {
-    ...defaultLimits,
-    maxMessageBytes: maxRequestBytes,
-    sendBufferBytes: 65_535,
-    streamWindowBytes: 65_535,
-    sessionWindowBytes: 65_535,
-  }
-  const server = createServer(http2Options(probeLimits, 8))
+  const server = createServer(sessionOptions)
   const sessions = new Set<{ destroy(): void }>()
   server.maxConnections = 64
   server.on('session', (session) => {

@@ -1,49 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Notices a peer that is gone without a word (power cut, pulled cable): when nothing has come for `keepaliveIntervalMs`, a PING
- * goes out; when still nothing has come `keepaliveTimeoutMs` later, the session is destroyed. So it is noticed after at
- * most two intervals and one timeout. A killed process needs none of this: its kernel closes the socket.
+ * Notices a peer that is gone without a word (power cut, pulled cable). Each side sends a heartbeat when it has sent nothing for
+ * `keepaliveIntervalMs`, and gives the other up when nothing came for an interval and `keepaliveTimeoutMs`, whatever else it
+ * waits for: so nobody needs to answer. A killed process needs none of this: its kernel closes the socket.
  */
-import type { Http2Session } from 'node:http2'
+import type { ByteCounter } from './connection.ts'
 import type { TransportLimits } from './limits.ts'
 import { TransportError } from './transport-error.ts'
-import type { Wire } from './wire.ts'
 
+/** Until the returned function is called. */
 export function keepAlive(
-  session: Http2Session,
-  wire: Wire,
+  counter: ByteCounter,
   limits: Pick<TransportLimits, 'keepaliveIntervalMs' | 'keepaliveTimeoutMs'>,
-): void {
+  sendHeartbeat: () => void,
+  lost: (error: TransportError) => void,
+): () => void {
   const { keepaliveIntervalMs, keepaliveTimeoutMs } = limits
-  let timer: NodeJS.Timeout
-  let seen = 0
+  let sent = counter.bytesWritten
+  let received = counter.bytesRead
+  /** Counted in beats of our own timer: while our event loop was blocked, it is not the peer that was silent. */
+  let silentMs = 0
 
-  const watch = () => {
-    seen = wire.bytesReceived
-    timer = setTimeout(() => (wire.bytesReceived === seen ? ping() : watch()), keepaliveIntervalMs)
+  const beat = () => {
+    if (counter.bytesWritten === sent) sendHeartbeat()
+    sent = counter.bytesWritten
+    silentMs = counter.bytesRead === received ? silentMs + keepaliveIntervalMs : 0
+    received = counter.bytesRead
+    if (silentMs < keepaliveIntervalMs + keepaliveTimeoutMs) return
+    lost(new TransportError('connection-lost', `expected a sign of life within ${silentMs} ms, got none`))
   }
-
-  const ping = () => {
-    if (session.destroyed) return
-    const deadline = setTimeout(() => {
-      // When our own event loop was blocked, this timer comes before what the kernel holds has been read: let it be read.
-      setImmediate(() => setImmediate(() => timer === deadline && decide()))
-    }, keepaliveTimeoutMs)
-    timer = deadline
-    session.ping(() => {
-      if (timer !== deadline || session.destroyed) return
-      clearTimeout(deadline)
-      watch()
-    })
-  }
-
-  const decide = () => {
-    if (wire.bytesReceived !== seen) return watch()
-    const silentMs = keepaliveIntervalMs + keepaliveTimeoutMs
-    session.destroy(new TransportError('connection-lost', `expected a sign of life within ${silentMs} ms, got none`))
-    wire.destroy()
-  }
-
-  session.once('close', () => clearTimeout(timer))
-  watch()
+  const timer = setInterval(beat, keepaliveIntervalMs)
+  return () => clearInterval(timer)
 }

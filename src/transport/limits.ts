@@ -8,9 +8,8 @@ export interface TransportLimits {
   readonly maxMessageBytes: number
   /** `send` waits while more than this is queued: enough that encryption and the network never idle. */
   readonly sendBufferBytes: number
-  /** HTTP/2 flow control: what the peer may send before we have read it. Smaller windows stall long fat links. */
-  readonly streamWindowBytes: number
-  readonly sessionWindowBytes: number
+  /** What the peer may send before it has been taken from `incoming`. Smaller windows stall long fat links. */
+  readonly windowBytes: number
   /** TCP connect and TLS handshake, each; measured from its start, not from the last byte. */
   readonly handshakeTimeoutMs: number
   /** `Credentials.authenticate`: may fetch collateral, so longer than a handshake. */
@@ -21,8 +20,8 @@ export interface TransportLimits {
   readonly maxConnections: number
   readonly maxConnectionsPerCertificate: number
   /**
-   * A peer that was silent for the interval is pinged, and lost when it stays silent for the timeout: a cut cable is noticed after
-   * at most two intervals and a timeout. The timeout must outlast the longest pause of the peer's event loop (a step of the JavaScript engine).
+   * Who has sent nothing for an interval sends a heartbeat, and gives up a peer that is silent for an interval and the timeout: a cut
+   * cable is noticed after at most two intervals and a timeout, which must outlast the longest pause of the peer's event loop (a step of the JavaScript engine).
    */
   readonly keepaliveIntervalMs: number
   readonly keepaliveTimeoutMs: number
@@ -33,8 +32,7 @@ export interface TransportLimits {
 export const defaultLimits: TransportLimits = {
   maxMessageBytes: 8 * 2 ** 20,
   sendBufferBytes: 4 * 2 ** 20,
-  streamWindowBytes: 16 * 2 ** 20,
-  sessionWindowBytes: 64 * 2 ** 20,
+  windowBytes: 16 * 2 ** 20,
   handshakeTimeoutMs: 10_000,
   authenticationTimeoutMs: 30_000,
   maxHandshakes: 128,

@@ -5,9 +5,8 @@ import { createServer, type TLSSocket } from 'node:tls'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { message, talk } from '../../test/contracts/echo.ts'
 import {
-  callHeaders,
   connectWorker,
-  rawHttp2,
+  rawPeer,
   rawTls,
   serverCredentials,
   serverIdentity,
@@ -19,8 +18,10 @@ import {
 } from '../../test/contracts/pinned.ts'
 import { codeOf, next } from '../../test/contracts/transport-harness.ts'
 import { createPinnedIdentity, pinnedCredentials } from '../../test/support/pinned.ts'
-import { connect } from './grpc-client.ts'
-import { verifySession } from './tls.ts'
+import { connect } from './client.ts'
+import { encodeFrame } from './frame.ts'
+import { applicationProtocol, verifySession } from './tls.ts'
+import { creditFrame, frameTypes } from './wire-frames.ts'
 
 /** Whatever was tried, a good peer still gets through. */
 async function stillServes(server: Awaited<ReturnType<typeof startServer>>): Promise<void> {
@@ -68,7 +69,7 @@ describe('a server refuses', () => {
     await stillServes(server)
   })
 
-  test.each([[['http/1.1']], [[]]])('ALPN %j', async (ALPNProtocols) => {
+  test.each([[['http/1.1']], [['h2']], [[]]])('ALPN %j', async (ALPNProtocols) => {
     const server = await startServer()
     await closed(rawTls(server.port, { ALPNProtocols }).resume())
     expect(await server.refusal()).toBe('handshake-failed')
@@ -146,9 +147,9 @@ describe('a client refuses', () => {
     return { port: (server.address() as { port: number }).port, received }
   }
 
-  test('a man in the middle with a certificate of its own, before a byte of HTTP/2', async () => {
+  test('a man in the middle with a certificate of its own, before a byte of ours', async () => {
     const { certificate: cert, privateKey: key } = strangerIdentity
-    const { port, received } = await startTls({ cert, key, ALPNProtocols: ['h2'] }, () => {})
+    const { port, received } = await startTls({ cert, key, ALPNProtocols: [applicationProtocol] }, () => {})
     expect(await codeOf(connectWorker(port))).toBe('authentication-failed')
     expect(received).toEqual([])
   })
@@ -156,32 +157,35 @@ describe('a client refuses', () => {
   test("a man in the middle that shows the server's certificate behind its own", async () => {
     const { certificate, privateKey: key } = strangerIdentity
     const cert = `${certificate}\n${serverIdentity.certificate}`
-    const { port } = await startTls({ cert, key, ALPNProtocols: ['h2'] }, () => {})
+    const { port } = await startTls({ cert, key, ALPNProtocols: [applicationProtocol] }, () => {})
     expect(await codeOf(connectWorker(port))).toBe('authentication-failed')
   })
 
   test.each([
     ['TLS 1.2', { maxVersion: 'TLSv1.2' }],
-    ['no HTTP/2', { ALPNProtocols: ['http/1.1'] }],
+    ['another protocol', { ALPNProtocols: ['h2'] }],
     ['no ALPN', {}],
   ] as const)('%s', async (_name, options) => {
     const { port } = await startTls({ ...options }, () => {})
     expect(await codeOf(connectWorker(port))).toBe('handshake-failed')
   })
 
-  test('a server that answers the call with anything but gRPC', async () => {
-    const { port } = await startTls({ ALPNProtocols: ['h2'] }, (socket) => socket.end('HTTP/1.1 200 OK\r\n\r\n'))
-    expect(await codeOf(connectWorker(port))).toBe('authentication-failed')
+  test.each([
+    ['anything but our frames', 'HTTP/1.1 200 OK\r\n\r\n', 'message-malformed'],
+    ['its end', '', 'connection-lost'],
+  ])('a server that answers %s', async (_name, answer, code) => {
+    const { port } = await startTls({ ALPNProtocols: [applicationProtocol] }, (socket) => socket.end(answer))
+    expect(await codeOf(connectWorker(port))).toBe(code)
   })
 
-  test('a server that never answers the call', async () => {
-    const { port } = await startTls({ ALPNProtocols: ['h2'] }, () => {})
+  test('a server that never answers', async () => {
+    const { port } = await startTls({ ALPNProtocols: [applicationProtocol] }, () => {})
     expect(await codeOf(connectWorker(port, { authenticationTimeoutMs: 50 }))).toBe('authentication-timeout')
   })
 
   test('to wait any longer when told to give up, at each stage', async () => {
     const aborted = AbortSignal.abort()
-    const silent = await startTls({ ALPNProtocols: ['h2'] }, () => {})
+    const silent = await startTls({ ALPNProtocols: [applicationProtocol] }, () => {})
     const deaf = await startRelay(silent.port)
     deaf.cut()
     const attempt = (port: number, signal: AbortSignal) =>
@@ -217,7 +221,7 @@ describe('sessions', () => {
     // The server above cannot be brought to resume one; this is what would happen if it could.
     const { certificate: cert, privateKey: key } = workerIdentity
     const ticketKeys = randomBytes(48)
-    const resuming = createServer({ cert, key, ticketKeys, ALPNProtocols: ['h2'] })
+    const resuming = createServer({ cert, key, ticketKeys, ALPNProtocols: [applicationProtocol] })
     await new Promise<void>((resolve) => resuming.listen(0, '127.0.0.1', resolve))
     onTestFinished(() => {
       resuming.close()
@@ -257,20 +261,19 @@ describe('what comes before authentication', () => {
       return { name: 'worker', fingerprint: '' }
     }
     const server = await startServer({ credentials: { ...serverCredentials(), authenticate } })
-    const session = await rawHttp2(server.port)
-    const stream = session.request(callHeaders, { endStream: false })
-    stream.write(Buffer.from('0000000003', 'hex'))
-    stream.write(Buffer.from('0a0141', 'hex'))
-    let settings = 0
-    session.on('remoteSettings', () => settings++)
+    const peer = await rawPeer(server.port)
+    peer.socket.write(
+      Buffer.concat([creditFrame(1000), encodeFrame(frameTypes.message, [Buffer.from('0a0141', 'hex')], 9)]),
+    )
     for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate)
-    expect(settings).toBe(0)
+    expect(peer.heard).toEqual([])
     decide()
     expect(String(await next(await server.accept()))).toBe('A')
-    expect(settings).toBe(1)
+    while (peer.heard.length === 0) await new Promise(setImmediate)
+    expect(peer.heard.map(({ type }) => type)).toEqual([frameTypes.credit])
   })
 
-  test('bytes that authentication exchanges do not mix with HTTP/2', async () => {
+  test('bytes that authentication exchanges do not mix with ours', async () => {
     const hello = Buffer.from('hello')
     const exchange = async ({ socket }: { socket: TLSSocket }) => {
       socket.write(hello)
@@ -330,10 +333,10 @@ describe('on the way', () => {
     expect(await codeOf(next(accepted))).toBe('connection-lost')
   })
 
-  test('an idle connection stays as long as pings are answered', async () => {
-    const server = await startServer()
-    const patient = { keepaliveIntervalMs: 20, keepaliveTimeoutMs: 5000 }
-    const [client, accepted] = await Promise.all([connectWorker(server.port, patient), server.accept()])
+  test('an idle connection stays as long as heartbeats come', async () => {
+    const quick = { keepaliveIntervalMs: 20, keepaliveTimeoutMs: 100 }
+    const server = await startServer({ limits: quick })
+    const [client, accepted] = await Promise.all([connectWorker(server.port, quick), server.accept()])
     const idle = client.bytesReceived
     while (client.bytesReceived < idle + 5 * 30) await new Promise((resolve) => setTimeout(resolve, 10))
     await client.send(message('alive'))

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * From a TCP socket to an authenticated one: TLS 1.3 only, both sides with a certificate, no resumption, no early data,
- * ALPN h2. The chain of a certificate proves nothing here (`rejectUnauthorized: false`): `Credentials.authenticate` decides, and
- * until it has, no HTTP/2 frame is read or written. The host owns the network and may cut, delay, replay and inject.
+ * ALPN `cloister`. The chain of a certificate proves nothing here (`rejectUnauthorized: false`): `Credentials.authenticate` decides, and
+ * until it has, no message is read or written. The host owns the network and may cut, delay, replay and inject.
  */
 import { constants, type X509Certificate } from 'node:crypto'
 import type { Socket } from 'node:net'
@@ -81,7 +81,9 @@ export async function authenticateServer<Peer>(
   )
 }
 
-const ALPNProtocols = ['h2']
+/** Of the job's connections; provisioning has one of its own. */
+export const applicationProtocol = 'cloister'
+const ALPNProtocols = [applicationProtocol]
 
 /** Reading a key and a certificate costs OpenSSL more than a handshake, so it is done once for each identity. */
 interface Ends {
@@ -163,9 +165,9 @@ async function secure<Peer>(
 
 /** What TLS has to have given before anything else is believed. */
 export function verifySession(socket: TLSSocket): X509Certificate {
-  if (socket.getProtocol() !== 'TLSv1.3' || socket.alpnProtocol !== 'h2') {
+  if (socket.getProtocol() !== 'TLSv1.3' || socket.alpnProtocol !== applicationProtocol) {
     const got = `${socket.getProtocol()} with ${socket.alpnProtocol || 'no protocol'}`
-    throw new TransportError('handshake-failed', `expected TLSv1.3 with h2, got ${got}`)
+    throw new TransportError('handshake-failed', `expected TLSv1.3 with ${applicationProtocol}, got ${got}`)
   }
   if (socket.isSessionReused()) {
     throw new TransportError('session-resumed', 'expected a full handshake, got a resumed session')

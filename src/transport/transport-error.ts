@@ -7,7 +7,8 @@ export type TransportErrorCode = keyof typeof hints
 const hints = {
   'address-unusable': 'Choose another address or port, or end what uses it; port 0 takes a free one.',
   'connect-failed': 'Check that the server runs, that address and port are right and that no firewall lies between.',
-  'handshake-failed': 'Both sides must speak TLS 1.3 with HTTP/2 (ALPN h2); look for a proxy that ends TLS in between.',
+  'handshake-failed':
+    'Both sides must run the same version of Cloister over TLS 1.3; look for a proxy that ends TLS in between.',
   'handshake-timeout': 'Look for an overloaded host, packet loss, or a peer that does not speak TLS on this port.',
   'certificate-missing': 'The peer must present a client certificate: authentication is mutual.',
   'session-resumed': 'The peer must make a full TLS handshake for each connection: resumption skips its certificate.',
@@ -15,7 +16,6 @@ const hints = {
     'The peer connected but did not prove itself in time: look at its log and at its collateral service.',
   'authentication-failed': 'The peer broke off while it was being authenticated: look at its log.',
   'connection-limit': 'Wait for other connections of the same peer to end.',
-  'method-unknown': 'Both sides must run the same version of Cloister.',
   'message-too-large':
     'The peer does not keep to the protocol, which sends tensors in slices: compare the versions of both sides.',
   'message-truncated': 'The peer ended in the middle of a message: look at its log.',

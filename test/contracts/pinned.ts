@@ -1,12 +1,14 @@
 /** A server with pinned credentials, and peers that hold the right key but speak as they please. */
-import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2'
 import { connect as connectTcp, createServer, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls'
 import { onTestFinished } from 'vitest'
+import { connect } from '../../src/transport/client.ts'
 import type { Credentials } from '../../src/transport/connection.ts'
-import { connect } from '../../src/transport/grpc-client.ts'
-import { type ListenOptions, listen } from '../../src/transport/grpc-server.ts'
+import type { Frame } from '../../src/transport/frame.ts'
 import type { TransportLimits } from '../../src/transport/limits.ts'
+import { type ListenOptions, listen } from '../../src/transport/server.ts'
+import { applicationProtocol } from '../../src/transport/tls.ts'
+import { frameTypes, reasonOf, wireDecoder } from '../../src/transport/wire-frames.ts'
 import { createPinnedIdentity, type PinnedPeer, pinnedCredentials } from '../support/pinned.ts'
 import { talk } from './echo.ts'
 
@@ -62,7 +64,7 @@ export function rawTls(port: number, options: ConnectionOptions = {}): TLSSocket
     cert: certificate,
     key: privateKey,
     rejectUnauthorized: false,
-    ALPNProtocols: ['h2'],
+    ALPNProtocols: [applicationProtocol],
     ...options,
   })
   socket.on('error', () => {})
@@ -72,20 +74,24 @@ export function rawTls(port: number, options: ConnectionOptions = {}): TLSSocket
   return socket
 }
 
-export async function rawHttp2(port: number): Promise<ClientHttp2Session> {
+/** The right key, and then whatever is written. Hears what the server says. */
+export async function rawPeer(port: number) {
   const socket = rawTls(port)
+  const decoder = wireDecoder(2 ** 24)
+  const heard: Frame[] = []
+  socket.on('data', (chunk: Buffer) => heard.push(...decoder.push(chunk)))
+  const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()))
   await new Promise((resolve) => socket.once('secureConnect', resolve))
-  const session = connectHttp2('https://test', { createConnection: () => socket })
-  session.on('error', () => {})
-  onTestFinished(() => session.destroy())
-  return session
-}
-
-export const callHeaders = {
-  ':method': 'POST',
-  ':path': '/cloister.test.Echo/Talk',
-  'content-type': 'application/grpc',
-  te: 'trailers',
+  return {
+    socket,
+    heard,
+    /** Resolves when the server has ended the connection; what it said last, if it said why. */
+    reason: async () => {
+      await closed
+      const end = heard.findLast(({ type }) => type === frameTypes.end)
+      return end && reasonOf(end.payload)
+    },
+  }
 }
 
 /** What is between two peers: it sees and may do everything to the bytes that pass. */

@@ -32,7 +32,7 @@ export function describeEndings(name: string, start: StartTransport): void {
     })
 
     test('what waits to be sent is sent before the end, but not before a reason', async () => {
-      const limits = { sendBufferBytes: 65_536, streamWindowBytes: 65_536, sessionWindowBytes: 131_072 }
+      const limits = { sendBufferBytes: 65_536, windowBytes: 65_536 }
       const { server, client } = await pair({ limits }, { limits })
       const sends = Array.from({ length: 20 }, (_, index) => client.send(message(new Uint8Array(65_000).fill(index))))
       const closed = client.close()
@@ -59,7 +59,7 @@ export function describeEndings(name: string, start: StartTransport): void {
     })
 
     test.each(['server', 'client'] as const)('a reason reaches a %s that is blocked in send', async (side) => {
-      const limits = { sendBufferBytes: 65_536, streamWindowBytes: 65_536, sessionWindowBytes: 131_072 }
+      const limits = { sendBufferBytes: 65_536, windowBytes: 65_536 }
       const { server, client } = await pair({ limits }, { limits })
       const [sender, refuser] = side === 'server' ? [server, client] : [client, server]
       const sends = Array.from({ length: 40 }, () => sender.send(message(new Uint8Array(65_000))))
@@ -92,7 +92,7 @@ export function describeEndings(name: string, start: StartTransport): void {
     })
 
     test('a send that waits fails when the peer is gone', async () => {
-      const limits = { sendBufferBytes: 65_536, streamWindowBytes: 65_536, sessionWindowBytes: 131_072 }
+      const limits = { sendBufferBytes: 65_536, windowBytes: 65_536 }
       const { server, client } = await pair({ limits }, { limits })
       const sends = Array.from({ length: 40 }, () => client.send(message(new Uint8Array(65_000))))
       const outcome = Promise.all(sends.map(codeOf))

@@ -75,7 +75,7 @@ export function describeTransport(name: string, start: StartTransport): void {
   })
 
   describe(`${name}: back-pressure`, () => {
-    const small = { sendBufferBytes: 65_536, streamWindowBytes: 65_536, sessionWindowBytes: 131_072 }
+    const small = { sendBufferBytes: 65_536, windowBytes: 65_536 }
 
     test.each(['server', 'client'] as const)('send at the %s waits for the reader', async (side) => {
       const { server, client } = await pair({ limits: small }, { limits: small })

@@ -3,9 +3,9 @@ import { talk } from '../../test/contracts/echo.ts'
 import { describeTransport } from '../../test/contracts/transport.ts'
 import type { EndOptions } from '../../test/contracts/transport-harness.ts'
 import { createPinnedIdentity, type PinnedPeer, pinnedCredentials } from '../../test/support/pinned.ts'
+import { connect } from './client.ts'
 import type { Credentials } from './connection.ts'
-import { connect } from './grpc-client.ts'
-import { listen } from './grpc-server.ts'
+import { listen } from './server.ts'
 
 const [server, worker] = ['server', 'worker'].map((name) => createPinnedIdentity(name, new Date()))
 
@@ -21,7 +21,7 @@ function end(own: typeof server, peer: PinnedPeer, { limits, judge }: EndOptions
   return { host: '127.0.0.1', method: talk, limits: limits ?? {}, credentials: judging }
 }
 
-describeTransport('gRPC over TLS', async (options = {}) => {
+describeTransport('over TLS', async (options = {}) => {
   const refused: unknown[] = []
   const listener = await listen({
     ...end(server, { name: 'worker', fingerprint: worker!.fingerprint }, options),

@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Accepts peers: TCP, TLS, authentication, and only then HTTP/2, with one call of one method a connection. Until a peer has
- * been authenticated it can hold a socket for a bounded time, and nothing else.
+ * Accepts peers: TCP, TLS, authentication, and only then messages. Until a peer has been authenticated it can hold a socket for
+ * a bounded time, and nothing else.
  */
 
-import type { ServerHttp2Session } from 'node:http2'
 import { createServer, type Socket } from 'node:net'
 import type { DescMessage, DescMethodBiDiStreaming, MessageShape } from '@bufbuild/protobuf'
 import { AsyncQueue } from './async-queue.ts'
 import { bind } from './bind.ts'
+import { serverCodec } from './codec.ts'
 import type { Connection, Credentials, Listener } from './connection.ts'
-import { closeSessions, serveCall } from './grpc-serve.ts'
-import type { Health } from './health.ts'
+import { FramedConnection } from './framed-connection.ts'
 import { defaultLimits, type TransportLimits } from './limits.ts'
 import { type Authenticated, authenticateClient } from './tls.ts'
 import { TransportError } from './transport-error.ts'
-import { tlsWire } from './wire.ts'
 
 export interface ListenOptions<Peer, I extends DescMessage, O extends DescMessage> {
   readonly host: string
@@ -23,8 +21,6 @@ export interface ListenOptions<Peer, I extends DescMessage, O extends DescMessag
   readonly port: number
   readonly credentials: Credentials<Peer>
   readonly method: DescMethodBiDiStreaming<I, O>
-  /** Answered to authenticated peers. */
-  readonly health?: Health
   readonly limits?: Partial<TransportLimits>
   /** Told of each peer that was turned away before it had a connection. */
   readonly onRefused?: (address: string, error: unknown) => void
@@ -33,12 +29,12 @@ export interface ListenOptions<Peer, I extends DescMessage, O extends DescMessag
 export async function listen<Peer, I extends DescMessage, O extends DescMessage>(
   options: ListenOptions<Peer, I, O>,
 ): Promise<Listener<Peer, MessageShape<O>, MessageShape<I>>> {
-  const server = new GrpcServer(options)
+  const server = new FramedServer(options)
   await server.bind(options.host, options.port)
   return server
 }
 
-class GrpcServer<Peer, I extends DescMessage, O extends DescMessage>
+class FramedServer<Peer, I extends DescMessage, O extends DescMessage>
   implements Listener<Peer, MessageShape<O>, MessageShape<I>>
 {
   address = ''
@@ -47,8 +43,8 @@ class GrpcServer<Peer, I extends DescMessage, O extends DescMessage>
   readonly #accepted = new AsyncQueue<Connection<Peer, MessageShape<O>, MessageShape<I>>>()
   readonly #server = createServer({ noDelay: true, keepAlive: true }, (raw) => void this.#admit(raw))
   readonly #handshaking = new Set<Socket>()
-  /** Authenticated sessions with the fingerprint of their peer. */
-  readonly #sessions = new Map<ServerHttp2Session, string>()
+  /** Authenticated, with the fingerprint of the peer. */
+  readonly #connections = new Map<FramedConnection<Peer, MessageShape<O>, MessageShape<I>>, string>()
 
   constructor(options: ListenOptions<Peer, I, O>) {
     this.#options = options
@@ -68,7 +64,7 @@ class GrpcServer<Peer, I extends DescMessage, O extends DescMessage>
     for (const connection of this.#accepted.abort()) connection.destroy()
     for (const raw of this.#handshaking) raw.destroy()
     const stopped = new Promise<void>((resolve) => this.#server.close(() => resolve()))
-    await closeSessions(this.#sessions.keys(), this.#limits.closeTimeoutMs)
+    await closeConnections(this.#connections.keys(), this.#limits.closeTimeoutMs)
     await stopped
   }
 
@@ -97,25 +93,36 @@ class GrpcServer<Peer, I extends DescMessage, O extends DescMessage>
 
   #assertRoom(fingerprint: string): void {
     const { maxConnections, maxConnectionsPerCertificate } = this.#limits
-    const ofPeer = [...this.#sessions.values()].filter((other) => other === fingerprint).length
-    if (this.#sessions.size >= maxConnections || ofPeer >= maxConnectionsPerCertificate) {
-      const got = `${this.#sessions.size}, ${ofPeer} with this certificate`
+    const ofPeer = [...this.#connections.values()].filter((other) => other === fingerprint).length
+    if (this.#connections.size >= maxConnections || ofPeer >= maxConnectionsPerCertificate) {
+      const got = `${this.#connections.size}, ${ofPeer} with this certificate`
       const bounds = `${maxConnections} connections, ${maxConnectionsPerCertificate} of one certificate`
       throw new TransportError('connection-limit', `expected fewer than ${bounds}, got ${got}`)
     }
   }
 
   #serve(raw: Socket, { socket, peer, fingerprint }: Authenticated<Peer>): void {
-    const { method, health } = this.#options
-    const wire = tlsWire(raw, socket, this.#limits)
-    const session = serveCall({ wire, peer, method, health, limits: this.#limits }, (connection) => {
-      if (this.#accepted.ended) connection.destroy()
-      else this.#accepted.push(connection)
-    })
-    this.#sessions.set(session, fingerprint)
-    session.once('close', () => {
-      this.#sessions.delete(session)
+    const codec = serverCodec(this.#options.method)
+    const connection = new FramedConnection({ socket, counter: raw, peer, codec, limits: this.#limits })
+    this.#connections.set(connection, fingerprint)
+    void connection.closed.then(() => {
+      this.#connections.delete(connection)
       raw.destroy()
     })
+    if (this.#accepted.ended) connection.destroy()
+    else this.#accepted.push(connection)
   }
+}
+
+/** Lets them end, no longer than `timeoutMs`. */
+export async function closeConnections(
+  connections: Iterable<{ readonly closed: Promise<void>; destroy(): void }>,
+  timeoutMs: number,
+): Promise<void> {
+  const open = [...connections]
+  const deadline = setTimeout(() => {
+    for (const connection of open) connection.destroy()
+  }, timeoutMs)
+  await Promise.all(open.map(({ closed }) => closed))
+  clearTimeout(deadline)
 }
