@@ -115,7 +115,7 @@ test('a server that comes without its checkpoints: the first step that was durab
   })
   const empty = await connectTo(wires[0]!, { name: 'server 1', role: 'follower' })
   const { digest: jobDigest } = testJob
-  const hello = { protocol: 2, jobDigest, placementDigest: layout.placement.digest, server: 1, steps: [] }
+  const hello = { protocol: 3, jobDigest, placementDigest: layout.placement.digest, server: 1, steps: [] }
   await empty.send(workerMessage({ case: 'serverHello', value: hello }))
   await expect(servers[0]!.result).rejects.toMatchObject({ code: 'checkpoints-lost' })
   expect(stores[0]!.steps).toEqual([8])

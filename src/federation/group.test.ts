@@ -13,7 +13,7 @@ afterAll(() => engine.close())
 const placementDigest = new Uint8Array(32).fill(4)
 const options = { servers: 2, jobDigest: testJob.digest, placementDigest }
 type Greeting = Extract<Parameters<typeof workerMessage>[0], { case: 'serverHello' }>['value']
-const greeting = { protocol: 2, jobDigest: testJob.digest, placementDigest, server: 1, steps: [] }
+const greeting = { protocol: 3, jobDigest: testJob.digest, placementDigest, server: 1, steps: [] }
 
 /** A follower's end and the leader's end of one connection. */
 async function link(): Promise<{ here: WorkerConnection; there: Parameters<Leader['attend']>[0] }> {

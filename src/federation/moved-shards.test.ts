@@ -51,7 +51,7 @@ function startMoving(strategy: Strategy<PendingUpdate>, job: Partial<ServerJob>)
 /** Somebody who is admitted and gets a batch. */
 async function comeIn(wire: Wire, worker: number) {
   const connection = await connectTo(wire, { name: `worker ${worker}` })
-  await connection.send(workerMessage({ case: 'hello', value: { protocol: 2, ...helloOf(worker) } }))
+  await connection.send(workerMessage({ case: 'hello', value: { protocol: 3, ...helloOf(worker) } }))
   await connection.incoming[Symbol.asyncIterator]().next()
   return connection
 }

@@ -137,7 +137,7 @@ describe('a worker that dies', () => {
   test('and comes back before that was noticed takes its own place', async () => {
     const server = startServer(engine, { job: { workers: 1, totalUpdates: 2 }, createStrategy: () => allOf(1) })
     const stale = await connectTo(server.wire, { name: 'stale' })
-    await stale.send(workerMessage({ case: 'hello', value: { protocol: 2, ...helloOf(0) } }))
+    await stale.send(workerMessage({ case: 'hello', value: { protocol: 3, ...helloOf(0) } }))
     const messages = stale.incoming[Symbol.asyncIterator]()
     expect((await messages.next()).value?.message.case).toBe('welcome')
     const worker = startWorker(engine, () => server.wire, 0, { training: linearTraining(engine) })
@@ -293,7 +293,7 @@ describe('a peer that is no longer acceptable', () => {
       }
     }
     const say = (body: Parameters<typeof workerMessage>[0]) => connection.send(workerMessage(body))
-    await say({ case: 'hello', value: { protocol: 2, ...helloOf(1) } })
+    await say({ case: 'hello', value: { protocol: 3, ...helloOf(1) } })
     await say({ case: 'pull', value: { id: 0, evaluate: false, rowCounts: [] } })
     await until('slices')
     rest = whole

@@ -76,7 +76,7 @@ describe('a worker that is not admitted', () => {
   test('another data plan than the first worker has', async () => {
     const server = startForOne(engine)
     const first = await connectTo(server.wire, { name: 'first' })
-    await say(first, { case: 'hello', value: { protocol: 2, ...helloOf(0) } })
+    await say(first, { case: 'hello', value: { protocol: 3, ...helloOf(0) } })
     const messages = first.incoming[Symbol.asyncIterator]()
     expect((await messages.next()).value?.message.case).toBe('welcome')
     const second = await connectTo(server.wire, { name: 'second' })
@@ -89,7 +89,7 @@ describe('a worker that is not admitted', () => {
   test('a second worker with the same index; the first goes on', async () => {
     const server = startForOne(engine)
     const first = await connectTo(server.wire, { name: 'first' })
-    await say(first, { case: 'hello', value: { protocol: 2, ...helloOf(0) } })
+    await say(first, { case: 'hello', value: { protocol: 3, ...helloOf(0) } })
     const messages = first.incoming[Symbol.asyncIterator]()
     expect((await messages.next()).value?.message.case).toBe('welcome')
     const second = startWorker(engine, () => server.wire, 0, { hello: { session: new Uint8Array(16).fill(5) } })
@@ -115,7 +115,7 @@ describe('a worker that is not admitted', () => {
 /** A worker that was admitted and says what the test wants. */
 async function hostile(wire: Wire, hello: Partial<Hello> = {}) {
   const connection = await connectTo(wire, { name: 'hostile' })
-  await say(connection, { case: 'hello', value: { protocol: 2, ...helloOf(1, hello) } })
+  await say(connection, { case: 'hello', value: { protocol: 3, ...helloOf(1, hello) } })
   const messages = connection.incoming[Symbol.asyncIterator]()
   const next = async () => (await messages.next()).value?.message
   expect((await next())?.case).toBe('welcome')

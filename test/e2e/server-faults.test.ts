@@ -158,7 +158,7 @@ test.each(['refuse', 'accept'])('servers with an older copy of their checkpoints
   const [server, worker] = cluster.parties as [Party, Party]
   const checkpoints = sandbox.path(server.directory, 'checkpoints')
   const [old, newer] = [sandbox.path('old'), sandbox.path('newer')]
-  await cluster.reaches(110)
+  await eventually(() => (cluster.leaderEvents.some((event) => event.kind === 'checkpointed') ? true : undefined))
   const killed = server.process
   server.kill(() => cpSync(checkpoints, old, { recursive: true }))
   await killed.exited

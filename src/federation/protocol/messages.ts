@@ -14,7 +14,7 @@ import {
 
 export type { ServerMessage, WorkerMessage }
 
-export const protocolVersion = 2
+export const protocolVersion = 3
 export const digestBytes = 32
 export const sessionBytes = 16
 
