@@ -5,7 +5,8 @@
  *
  *     npm run bench -- recommendation [--rounds 3] [--seconds 20] [--batches 128,2048]
  *
- * Our CPU is the difference between a long and a short run, so that start-up falls out. The peer is
+ * Ours is the difference between a long and a short run, so that start-up and the first steps fall out, as they do of the peer's
+ * figures. The peer is
  * ../shared/tools/peers/tf_ps_dlrm.py, run by CLOISTER_TEST_PYTHON (TensorFlow installed).
  */
 import { execFileSync } from 'node:child_process'
@@ -38,6 +39,7 @@ const cardinalities = [
   5652, 2173, 4, 1_000_000, 18, 15, 286_181, 105, 142_572,
 ]
 const zipfExponent = 1.05
+const warmUpUpdates = 80
 
 interface Figures {
   readonly examplesPerSecond: number
@@ -109,18 +111,22 @@ async function cloister(batch: number): Promise<{ figures: Figures; share: strin
       ],
       data: directory,
     })
-  // A rate to begin with; what is measured is about as long as the peer's window.
-  const short = await run(60)
-  const updates = 60 + Math.ceil((short.examplesPerSecond / batch) * Number(values.seconds))
+  // As many updates as the peer does before it measures; what is measured is about as long as the peer's window.
+  const short = await run(warmUpUpdates)
+  const updates = warmUpUpdates + Math.ceil((short.examplesPerSecond / batch) * Number(values.seconds))
   const long = await run(updates)
   const examples = long.examples - short.examples
   const figures = {
-    examplesPerSecond: long.examplesPerSecond,
+    examplesPerSecond: examples / (trainingSeconds(long) - trainingSeconds(short)),
     cpuPer100k: ((long.cpuSeconds - short.cpuSeconds) / examples) * 1e5,
     bytesPerExample: (long.bytes - short.bytes) / examples,
     serverMebibytes: long.serverMebibytes,
   }
   return { figures, share: shareOf(long) }
+}
+
+function trainingSeconds({ examples, examplesPerSecond }: MeasuredRun): number {
+  return examples / examplesPerSecond
 }
 
 /** Where a worker's time goes, and how long the server is at an update. */
