@@ -119,11 +119,20 @@ export function verifyFinite(name: string, values: Float32Array, first = 0): voi
   )
 }
 
-/** Whether one is NaN or an infinity. All that is sent and all that comes passes here: no branch for each value. */
-function isAnyNotFinite({ buffer, byteOffset, length }: Float32Array): boolean {
-  const bits = new Int32Array(buffer, byteOffset, length)
-  // An exponent of all ones, and no other, becomes the sign when one is added to it.
-  let signs = 0
-  for (let index = 0; index < length; index++) signs |= (bits[index]! & 0x7fff_ffff) + 0x0080_0000
-  return signs < 0
+/**
+ * Whether one is NaN or an infinity. All that is sent and all that comes passes here: no branch for each value, and four sums
+ * that do not wait for each other.
+ */
+function isAnyNotFinite(values: Float32Array): boolean {
+  // A finite number times zero is a zero; NaN and infinities give NaN, which stays.
+  let [a, b, c, d] = [0, 0, 0, 0]
+  const whole = values.length - (values.length % 4)
+  for (let index = 0; index < whole; index += 4) {
+    a += values[index]! * 0
+    b += values[index + 1]! * 0
+    c += values[index + 2]! * 0
+    d += values[index + 3]! * 0
+  }
+  for (let index = whole; index < values.length; index++) a += values[index]! * 0
+  return Number.isNaN(a + b + c + d)
 }
