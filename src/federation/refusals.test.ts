@@ -46,13 +46,13 @@ async function refusal(connection: WorkerConnection): Promise<string | undefined
   return undefined
 }
 
-function greeting(changes: Partial<Hello> = {}, protocol = 2): Body {
+function greeting(changes: Partial<Hello> = {}, protocol = 3): Body {
   return { case: 'hello', value: { protocol, ...helloOf(1, changes) } }
 }
 
 describe('a worker that is not admitted', () => {
   test.each<[string, Body, string, NamedPeer?]>([
-    ['another protocol version', greeting({}, 1), 'protocol-unsupported'],
+    ['another protocol version', greeting({}, 2), 'protocol-unsupported'],
     ['another job', greeting({ jobDigest: new Uint8Array(32).fill(9) }), 'job-mismatch'],
     ['a short digest', greeting({ jobDigest: new Uint8Array(31).fill(1) }), 'hello-malformed'],
     ['no session', greeting({ session: new Uint8Array() }), 'hello-malformed'],

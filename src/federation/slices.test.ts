@@ -42,7 +42,7 @@ test('what is cut up arrives bit for bit, whatever the bound and the alignment o
         )
         const sources = tensors.map((values) => Float32Array.from(values))
         const targets = own.map(({ elements }) => new Float32Array(elements))
-        const assembly = new Assembly(own, targets)
+        const assembly = new Assembly(own, targets, verifyFinite)
         for (const group of slicesOf(sources, maxBytes)) {
           expect(group.reduce((sum, { values }) => sum + values.length, 0)).toBeLessThanOrEqual(maxBytes)
           expect(assembly.complete).toBe(false)
@@ -104,7 +104,7 @@ describe('a hostile sender', () => {
     ['infinity', [a, { tensor: 1, offset: 0, values: bytes(Number.POSITIVE_INFINITY) }], 'values-not-finite'],
     ['negative infinity', [a, b, { ...c, values: bytes(1, 2, Number.NEGATIVE_INFINITY) }], 'values-not-finite'],
   ])('%s', (_, slices, expected) => {
-    expect(codeOf(() => new Assembly(manifest, memory()).accept(slices))).toBe(expected)
+    expect(codeOf(() => new Assembly(manifest, memory(), verifyFinite).accept(slices))).toBe(expected)
   })
 
   test('any sequence of slices either assembles exactly or is refused, and stays inside its memory', () => {
@@ -115,7 +115,7 @@ describe('a hostile sender', () => {
       fc.property(fc.array(slice, { maxLength: 6 }), (slices) => {
         arena.fill(-7)
         const targets = [arena.subarray(4, 10), arena.subarray(12, 13), arena.subarray(15, 15), arena.subarray(20, 25)]
-        const assembly = new Assembly(manifest, targets)
+        const assembly = new Assembly(manifest, targets, verifyFinite)
         codeOf(() => assembly.accept(slices.map((each) => ({ ...each, values: bytes(...each.values) }))))
         const outside = [...arena].filter(
           (_, index) => !(inside(index, 4, 10) || index === 12 || inside(index, 20, 25)),
@@ -134,7 +134,7 @@ test('the first value that is no number is named', () => {
   expect(() => verifyFinite('layer/kernel', Float32Array.of(1, 2, Number.NaN, 4), 10)).toThrow(
     /layer\/kernel.*NaN at 12/,
   )
-  expect(codeOf(() => verifyFinite('w', Float32Array.of(3.4e38, -3.4e38, 1e-45, -0)))).toBe('accepted')
+  expect(codeOf(() => verifyFinite('w', Float32Array.of(3.4e38, -3.4e38, 1e-45, -0), 0))).toBe('accepted')
 })
 
 test('no bit pattern that is no number passes, whatever stands beside it', () => {
@@ -146,7 +146,7 @@ test('no bit pattern that is no number passes, whatever stands beside it', () =>
     fc.property(fc.array(bits, { maxLength: 5 }), (patterns) => {
       const values = new Float32Array(Uint32Array.from([0, ...patterns]).buffer).subarray(1)
       const finite = [...values].every((value) => Number.isFinite(value))
-      expect(codeOf(() => verifyFinite('w', values))).toBe(finite ? 'accepted' : 'values-not-finite')
+      expect(codeOf(() => verifyFinite('w', values, 0))).toBe(finite ? 'accepted' : 'values-not-finite')
     }),
     { numRuns: 1000 },
   )

@@ -45,20 +45,25 @@ export function* slicesOf(sources: readonly Float32Array[], maxBytes = maxSliceB
   if (group.length > 0) yield group
 }
 
+/** Judges values that have come: `first` is the index of the first of them in what `name` names. Throws to refuse. */
+export type Inspection = (name: string, values: Float32Array, first: number) => void
+
 /** Puts slices where they belong. `targets` is memory by manifest index. */
 export class Assembly {
   readonly #manifest: Manifest
   readonly #targets: readonly Float32Array[]
+  readonly #inspect: Inspection | undefined
   #tensor = 0
   #offset = 0
 
-  constructor(manifest: Manifest, targets: readonly Float32Array[]) {
+  constructor(manifest: Manifest, targets: readonly Float32Array[], inspect?: Inspection) {
     assert.deepEqual(
       targets.map(({ length }) => length),
       manifest.map(({ elements }) => elements),
     )
     this.#manifest = manifest
     this.#targets = targets
+    this.#inspect = inspect
     this.#skipComplete()
   }
 
@@ -94,7 +99,7 @@ export class Assembly {
       }
       const target = this.#targets[tensor]!
       new Uint8Array(target.buffer, target.byteOffset + offset * bytesPerElement, values.length).set(values)
-      verifyFinite(entry.name, target.subarray(offset, end), offset)
+      this.#inspect?.(entry.name, target.subarray(offset, end), offset)
       this.#offset = end
       this.#skipComplete()
     }
@@ -109,7 +114,7 @@ export class Assembly {
 }
 
 /** `first` is the index of the first value in its tensor. */
-export function verifyFinite(name: string, values: Float32Array, first = 0): void {
+export function verifyFinite(name: string, values: Float32Array, first: number): void {
   if (!isAnyNotFinite(values)) return
   const index = values.findIndex((value) => !Number.isFinite(value))
   throw new FederationError(
@@ -120,8 +125,8 @@ export function verifyFinite(name: string, values: Float32Array, first = 0): voi
 }
 
 /**
- * Whether one is NaN or an infinity. All that is sent and all that comes passes here: no branch for each value, and four sums
- * that do not wait for each other.
+ * Whether one is NaN or an infinity. All that workers push passes here: no branch for each value, and four sums that do not
+ * wait for each other.
  */
 function isAnyNotFinite(values: Float32Array): boolean {
   // A finite number times zero is a zero; NaN and infinities give NaN, which stays.

@@ -226,6 +226,7 @@ export class RemoteServer<Peer> {
     await taken
   }
 
+  /** Not inspected: they come of values that the server's attested code has inspected, and the loss tells if it went wrong. */
   async #place({ into, rows }: OutgoingPull, version: number, held: boolean): Promise<void> {
     const { manifest, tables } = this.#options
     if (held && version !== into.heldVersion) {

@@ -12,7 +12,7 @@ import type { Sums } from '../metrics.ts'
 import type { Snapshot } from '../model-state.ts'
 import type { TableSpec } from '../row-initializer.ts'
 import type { RowGradients } from '../row-updates.ts'
-import { Assembly, slicesOf } from '../slices.ts'
+import { Assembly, slicesOf, verifyFinite } from '../slices.ts'
 import type { TensorSet } from '../tensor-set.ts'
 import type { Pull as WirePull, Push as WirePush } from './gen/cloister/v1/federation_pb.ts'
 import { lost, type MessageReader } from './message-reader.ts'
@@ -271,11 +271,11 @@ export class RemoteWorker<Peer> {
     this.#pulls.delete(pull)
     const values = memory()
     try {
-      const assembly = new Assembly(values.manifest, values.tensors)
+      const assembly = new Assembly(values.manifest, values.tensors, verifyFinite)
       while (!assembly.complete) assembly.accept((await this.#expect('slices')).slices)
       const counts = open.rows.map((ids) => ids.length)
       const gradients = counts.map((count, table) => new Float32Array(count * tables[table]!.width))
-      const rows = new RowAssembly(tables, counts, gradients)
+      const rows = new RowAssembly(tables, counts, gradients, verifyFinite)
       while (!rows.complete) rows.accept(await this.#expect('rowSlices'))
       const named = tables.map(({ name }, table) => {
         const places = open.places[table]

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict'
 import { FederationError } from '../federation-error.ts'
 import { verifyRowIds } from '../placement.ts'
 import type { TableSpec } from '../row-initializer.ts'
-import { maxSliceBytes, verifyFinite } from '../slices.ts'
+import { type Inspection, maxSliceBytes } from '../slices.ts'
 
 /** Of one pull, over all tables: bounds what a worker can make a server hold. */
 export const maxRowsPerPull = 1 << 20
@@ -106,16 +106,23 @@ export class RowAssembly {
   readonly #tables: readonly TableSpec[]
   readonly #counts: readonly number[]
   readonly #targets: readonly Float32Array[]
+  readonly #inspect: Inspection | undefined
   #table = 0
   #row = 0
 
-  constructor(tables: readonly TableSpec[], counts: readonly number[], targets: readonly Float32Array[]) {
+  constructor(
+    tables: readonly TableSpec[],
+    counts: readonly number[],
+    targets: readonly Float32Array[],
+    inspect?: Inspection,
+  ) {
     for (const [table, count] of counts.entries()) {
       assert(targets[table]!.length >= count * tables[table]!.width)
     }
     this.#tables = tables
     this.#counts = counts
     this.#targets = targets
+    this.#inspect = inspect
     this.#skipComplete()
   }
 
@@ -137,7 +144,7 @@ export class RowAssembly {
     const target = this.#targets[table]!
     const start = first * width
     new Uint8Array(target.buffer, target.byteOffset + start * bytesPerElement, values.length).set(values)
-    verifyFinite(name, target.subarray(start, start + rows * width), start)
+    this.#inspect?.(name, target.subarray(start, start + rows * width), start)
     this.#row += rows
     this.#skipComplete()
   }
