@@ -20,8 +20,8 @@ export interface TensorSlice {
 }
 
 const bytesPerElement = 4
-/** Of one message. Smaller than the protocol allows, so that sending, receiving and checking overlap. */
-export const maxSliceBytes = 1 << 18
+/** Of one message. Far smaller than the protocol allows: sending, receiving and checking overlap, in the memory that malloc keeps at hand. */
+export const maxSliceBytes = 1 << 16
 
 /** Groups of slices of at most `maxBytes` of values each; views of `sources`, valid as long as these are. */
 export function* slicesOf(sources: readonly Float32Array[], maxBytes = maxSliceBytes): Generator<TensorSlice[]> {
