@@ -93,7 +93,7 @@ async function serve(session: RoleSession, index: number): Promise<void> {
       server: index,
       group:
         following === undefined
-          ? new Leader(group)
+          ? new Leader({ ...group, acceptRollback: job.rollback === 'accept' })
           : new Follower({
               ...group,
               server: index,

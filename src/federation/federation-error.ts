@@ -50,7 +50,6 @@ const codes = [
   'server-index-unknown',
   'placement-mismatch',
   'checkpoint-unusable',
-  'checkpoints-lost',
   'servers-scattered',
   // The stream and its ends.
   'message-unexpected',

@@ -46,7 +46,7 @@ async function refusal(connection: WorkerConnection): Promise<string | undefined
   return undefined
 }
 
-function greeting(changes: Partial<Hello> = {}, protocol = 2): Body {
+function greeting(changes: Partial<Hello> = {}, protocol = 3): Body {
   return { case: 'hello', value: { protocol, ...helloOf(1, changes) } }
 }
 

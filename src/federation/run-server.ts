@@ -66,10 +66,11 @@ export async function runServer<Peer extends AttestedPeer>(options: ServerOption
 /** From the newest step that all servers have. */
 async function begin<Peer extends AttestedPeer>(options: ServerOptions<Peer>): Promise<Server<Peer>> {
   const { checkpoints, createModel, events, group, signal } = options
-  const step = await group.begin(checkpoints?.steps ?? [], signal)
-  if (step === 0) await requireNothingLost(checkpoints)
+  const step = await group.begin(checkpoints ?? { steps: [], durableStep: 0 }, signal)
   await checkpoints?.discardAfter(step)
   if (step === 0 || checkpoints === undefined) return new Server(options, createModel(undefined), 0, undefined)
+  // All have it. Who said so before may have died before the others heard.
+  await checkpoints.declareDurable(step)
   const saved = await checkpoints.read(step)
   const progress = progressOf(saved)
   if (progress.auditHead !== undefined) options.audit?.requireHead(progress.auditHead)
@@ -77,21 +78,4 @@ async function begin<Peer extends AttestedPeer>(options: ServerOptions<Peer>): P
   for await (const block of saved.rows) model.loadRows(block)
   events({ kind: 'resumed', step })
   return new Server(options, model, step, progress)
-}
-
-/** To begin anew beside checkpoints of a step that was once on disk everywhere must be somebody's decision. */
-async function requireNothingLost(checkpoints: ServerOptions['checkpoints']): Promise<void> {
-  if (checkpoints === undefined) return
-  const newest = checkpoints.steps.at(-1)
-  const before = newest === undefined ? 0 : progressOf(await checkpoints.read(newest)).durableStep
-  if (Math.max(before, checkpoints.durableStep) === 0) return
-  throw new FederationError(
-    'checkpoints-lost',
-    `expected a step that all servers have, got none; here is ${newest === undefined ? 'none' : `step ${newest}`}`,
-    {
-      hint:
-        'Another server came without its checkpoints: bring them back. To begin anew, move the checkpoints of all servers away. ' +
-        'Nothing was deleted.',
-    },
-  )
 }

@@ -82,6 +82,7 @@ class Worker<Peer extends AttestedPeer> {
   #models: PulledModel[] = []
   #scored: PulledModel | undefined
   #examples = 0
+  #nextPull = 0
   /** Since when there has been no server, and how often it was tried. */
   #alone: { since: number; attempts: number }
 
@@ -148,7 +149,8 @@ class Worker<Peer extends AttestedPeer> {
         events({ kind: 'peer-joined', peer: serverName(server), evidence })
       }
       this.#alone = { since: Number.POSITIVE_INFINITY, attempts: 0 }
-      const scores = await this.#train(new Fleet(servers, layout, synchronous), task)
+      const numberPull = (): number => this.#nextPull++
+      const scores = await this.#train(new Fleet(servers, layout, { synchronous, numberPull }), task)
       await servers[0]!.close()
       leaving ??= Promise.all(servers.slice(1).map((follower) => follower.leave(finished())))
       return scores

@@ -37,6 +37,8 @@ export interface Joined {
 }
 
 export interface OutgoingPull {
+  /** Ascending, never twice in one session, and the same at every server. */
+  readonly id: number
   readonly evaluate: boolean
   /** Of each table, ascending. */
   readonly rows: readonly Uint32Array[]
@@ -85,7 +87,6 @@ export class RemoteServer<Peer> {
   readonly #reader: MessageReader<ServerMessage>
   readonly #pulls = new Map<number, { readonly request: OutgoingPull; readonly answer: Deferred<PullAnswer> }>()
   readonly #pushes = new Map<number, Deferred<PushOutcome>>()
-  #nextPull = 0
   #failure: unknown
   /** Since the welcome; resolves when the stream has ended. */
   #listening: Promise<void> | undefined
@@ -122,12 +123,11 @@ export class RemoteServer<Peer> {
 
   /** Resolves when everything that was asked for is in place. */
   async pull(request: OutgoingPull): Promise<PullAnswer> {
-    const id = this.#nextPull++
     const answer = new Deferred<PullAnswer>()
     if (this.#failure !== undefined) throw this.#failure
+    const { id, evaluate, rows, into } = request
     this.#pulls.set(id, { request, answer })
     await this.#exclusively(async () => {
-      const { evaluate, rows, into } = request
       const rowCounts = rows.map((ids) => ids.length)
       const held = into.heldVersion === undefined ? {} : { heldVersion: into.heldVersion }
       await this.#send({ case: 'pull', value: { id, evaluate, rowCounts, ...held } })
