@@ -56,6 +56,7 @@ const codes = [
   'peer-lost',
   'worker-left',
   'workers-gone',
+  'workers-unheard',
   'server-stopping',
   'server-unreachable',
   'refused-by-server',

@@ -6,6 +6,7 @@
 import type { AttestedPeer } from '../attestation/policy.ts'
 import { publicError } from '../errors.ts'
 import { Deferred } from './deferred.ts'
+import type { Farewell } from './farewell.ts'
 import { FederationError } from './federation-error.ts'
 import { Reception } from './reception.ts'
 import { modelOf, progressOf } from './saved-state.ts'
@@ -21,10 +22,14 @@ import type { ServerOptions, ServerResult } from './server-options.ts'
 export async function runServer<Peer extends AttestedPeer>(options: ServerOptions<Peer>): Promise<ServerResult> {
   const { clock, describe, events, group, limits, listener, signal } = options
   let epoch = new Deferred<Server<Peer>>()
+  let farewell: Farewell | undefined
   const reception = new Reception<Peer>({
     listener,
     describe,
-    onWorker: async (arrival, hello) => (await epoch.promise).attend(arrival, hello),
+    async onWorker(arrival, hello) {
+      if (farewell === undefined) return await (await epoch.promise).attend(arrival, hello)
+      await farewell.attend(arrival, hello, describe(arrival.connection.peer))
+    },
     async onServer({ connection, reader }, hello) {
       if (group.kind === 'leader') {
         const [peer, { evidence }] = [serverName(hello.server), describe(connection.peer)]
@@ -49,7 +54,16 @@ export async function runServer<Peer extends AttestedPeer>(options: ServerOption
         () => undefined,
         (error: unknown) => error,
       )
-      if (scattered === undefined) return server.result
+      if (scattered === undefined) {
+        const { result } = server
+        options.conclude?.(result)
+        const { lateWorkersMs } = limits
+        if (result.reason === 'complete' && lateWorkersMs !== undefined) {
+          farewell = server.farewell(lateWorkersMs)
+          await farewell.wait()
+        }
+        return result
+      }
       if (!(scattered instanceof FederationError) || scattered.code !== 'servers-scattered') throw scattered
       events({ kind: 'warning', error: publicError(scattered) })
       epoch = new Deferred<Server<Peer>>()

@@ -37,6 +37,16 @@ export function leaderStopping(): FederationError {
   })
 }
 
+/** Training is over and the result is there; some workers may not know. */
+export function workersUnheard(workers: readonly number[], lateWorkersMs: number): FederationError {
+  const named = workers.map((worker) => `worker${worker}`).join(', ')
+  return new FederationError(
+    'workers-unheard',
+    `expected every worker to hear that training is over, not yet ${named}; they are waited for ${lateWorkersMs} ms`,
+    { hint: 'Nothing to do: the model and the result are saved. Whoever does not want to wait stops this server.' },
+  )
+}
+
 /** An epoch ends. */
 export function scattered(server: number, cause: unknown): FederationError {
   const why = cause instanceof Error ? cause.message : String(cause)

@@ -9,11 +9,12 @@
  */
 import type { AttestedPeer } from '../attestation/policy.ts'
 import { publicError } from '../errors.ts'
-import { verifyHello } from './admission.ts'
+import { type AdmissionRules, rulesOf, verifyHello } from './admission.ts'
 import { Attendance } from './attendance.ts'
 import { DataPlan, type Lease } from './data-plan.ts'
 import { Deferred } from './deferred.ts'
 import type { Scored } from './evaluation.ts'
+import { Farewell } from './farewell.ts'
 import { FederationError } from './federation-error.ts'
 import type { Command } from './group.ts'
 import { another, type ModelState, type Snapshot } from './model-state.ts'
@@ -127,6 +128,13 @@ export class Server<Peer extends AttestedPeer> {
     return { reason, version, examples, seconds, heldOut: this.#heldOut, workers }
   }
 
+  /** For workers that come when training is complete and everything is saved. */
+  farewell(lateWorkersMs: number): Farewell {
+    const { clock, events, signal } = this.#options
+    const [{ version }, { scores }, { heard }] = [this.#model, this.#heldOut, this.#attendance]
+    return new Farewell({ rules: this.#rules, version, scores, heard, lateWorkersMs, clock, events, signal })
+  }
+
   /** One connection from its hello to its end. */
   attend(arrival: Arrival<Peer>, hello: Hello): Promise<void> {
     const remote = remoteWorkerOf(this.#options, arrival, this.#pushes)
@@ -136,12 +144,10 @@ export class Server<Peer extends AttestedPeer> {
 
   /** ① The connection proves who the worker is; its Hello says which job, data plan and shard it works on. */
   #admit(remote: RemoteWorker<Peer>, hello: Hello): Session<Peer> {
-    const { describe, events, job, layout, server } = this.#options
+    const { describe, events } = this.#options
     const { evidence, workerIndex, withdrawn } = describe(remote.connection.peer)
     const inPlace = this.#attendance.sessionOf(hello.worker)
-    const [jobDigest, placementDigest, planDigest] = [job.digest, layout.placement.digest, this.#record.planDigest]
-    const expected = { jobDigest, placementDigest, planDigest, server, workers: job.workers, workerIndex }
-    verifyHello(hello, { ...expected, sessionInPlace: inPlace?.key })
+    verifyHello(hello, { ...this.#rules, workerIndex, sessionInPlace: inPlace?.key })
     const session = new Session(remote, hello, withdrawn)
     const { name, worker } = session
     const { examples, dataSource } = hello
@@ -149,6 +155,10 @@ export class Server<Peer extends AttestedPeer> {
     this.#attendance.enter(session)
     events({ kind: 'peer-joined', peer: name, evidence })
     return session
+  }
+
+  get #rules(): AdmissionRules {
+    return rulesOf(this.#options, this.#record.planDigest)
   }
 
   /** Answers what the worker asks; answers overlap. Ends when the worker was told that training is over, and left. */

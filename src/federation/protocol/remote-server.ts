@@ -28,7 +28,10 @@ import type { PushOutcome, Task } from './remote-worker.ts'
 import { RowAssembly, rowIdParts, rowParts } from './row-transfer.ts'
 import type { Hello } from './worker-claims.ts'
 
-export interface Joined {
+export type Joined = Admitted | { readonly kind: 'finished'; readonly version: number; readonly scores: Scores }
+
+export interface Admitted {
+  readonly kind: 'admitted'
   readonly version: number
   readonly totalUpdates: number
   readonly durableStep: number
@@ -112,12 +115,13 @@ export class RemoteServer<Peer> {
         await this.#takePrepared(message.value.part)
         continue
       }
+      if (message.case === 'finished') return { kind: 'finished', ...message.value }
       if (message.case !== 'welcome') throw unexpected('welcome', message.case)
       const welcome = message.value
       verifySameManifest(manifest, manifestFromWire(welcome.manifest))
       verifySameTables(tables, welcome.tables)
       this.#listening = this.#listen()
-      return { ...welcome, task: welcome.task }
+      return { kind: 'admitted', ...welcome, task: welcome.task }
     }
   }
 
