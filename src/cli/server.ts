@@ -19,7 +19,7 @@ import { parseAddress } from './options.ts'
 import { provisioningOf } from './provisioning.ts'
 import { persistently } from './reconnect.ts'
 import { type RoleOptions, type RoleSession, runRole } from './role.ts'
-import { resultOf, writeResult } from './summary.ts'
+import { resultOf, writePartResult, writeResult } from './summary.ts'
 import { UsageError } from './usage-error.ts'
 import { createModelState, createSchedule, createStrategy, layoutOf, workloadOf } from './wiring.ts'
 
@@ -112,7 +112,7 @@ async function serve(session: RoleSession, index: number): Promise<void> {
       ...(session.audit !== undefined && { audit: session.audit }),
       release: (state) => releaseModel(session, index, state),
       conclude(result) {
-        if (index > 0) return
+        if (index > 0) return writePartResult(session, index, result)
         const dataSource = commonSource(result.workers.map((worker) => worker.dataSource))
         writeResult(
           session,

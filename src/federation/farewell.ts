@@ -5,8 +5,7 @@
  */
 import { publicError } from '../errors.ts'
 import type { EventSink } from '../observability/events.ts'
-import type { AdmissionRules } from './admission.ts'
-import { verifyHello } from './admission.ts'
+import { type AdmissionRules, verifyHello } from './admission.ts'
 import type { Clock } from './clock.ts'
 import { Deferred } from './deferred.ts'
 import type { Scores } from './evaluation.ts'

@@ -20,7 +20,7 @@ import type { ServerOptions, ServerResult } from './server-options.ts'
  * another server of the job is lost, all begin a new epoch from what every one of them has on disk.
  */
 export async function runServer<Peer extends AttestedPeer>(options: ServerOptions<Peer>): Promise<ServerResult> {
-  const { clock, describe, events, group, limits, listener, signal } = options
+  const { clock, conclude = () => undefined, describe, events, group, limits, listener, signal } = options
   let epoch = new Deferred<Server<Peer>>()
   let farewell: Farewell | undefined
   const reception = new Reception<Peer>({
@@ -54,21 +54,21 @@ export async function runServer<Peer extends AttestedPeer>(options: ServerOption
         () => undefined,
         (error: unknown) => error,
       )
-      if (scattered === undefined) {
-        const { result } = server
-        options.conclude?.(result)
-        const { lateWorkersMs } = limits
-        if (result.reason === 'complete' && lateWorkersMs !== undefined) {
-          farewell = server.farewell(lateWorkersMs)
-          await farewell.wait()
-        }
-        return result
+      if (scattered !== undefined) {
+        if (!(scattered instanceof FederationError) || scattered.code !== 'servers-scattered') throw scattered
+        events({ kind: 'warning', error: publicError(scattered) })
+        epoch = new Deferred<Server<Peer>>()
+        group.regroup()
+        if (!signal.aborted) continue
       }
-      if (!(scattered instanceof FederationError) || scattered.code !== 'servers-scattered') throw scattered
-      events({ kind: 'warning', error: publicError(scattered) })
-      epoch = new Deferred<Server<Peer>>()
-      group.regroup()
-      if (signal.aborted) return server.result
+      const { result } = server
+      conclude(result)
+      const { lateWorkersMs } = limits
+      if (result.reason === 'complete' && lateWorkersMs !== undefined) {
+        farewell = server.farewell(lateWorkersMs)
+        await farewell.wait()
+      }
+      return result
     }
   } finally {
     epoch.promise.catch(() => undefined)

@@ -16,7 +16,7 @@
 //                                     ←       Applied | Dropped
 //                                     ←       Evaluate, in the place of Parameters (server 0)
 //   Pull(evaluate) …, Scores, Pull    →
-//                                     ←       Finished, in the place of Parameters (server 0)
+//                                     ←       Finished, in the place of Parameters (server 0), or of Welcome
 //
 // Every Pull is answered once, every Push is answered once, in whatever order. A push consumes the pull whose parameters it was
 // computed with, so it names neither a version nor rows. A worker may say Leave at any time; a server may say Refused at any
@@ -835,7 +835,7 @@ export const DroppedSchema: GenMessage<Dropped> = /*@__PURE__*/
   messageDesc(file_cloister_v1_federation, 18);
 
 /**
- * Training is over: instead of parameters.
+ * Training is over: instead of parameters, or of Welcome.
  *
  * @generated from message cloister.v1.Finished
  */
