@@ -45,9 +45,9 @@ const events: readonly CloisterEvent[] = [
   { kind: 'key-provisioned', name: 'data', owner: codeDigest('an owner') },
 ]
 
-function open(path: string, on: Pick<Platform, 'kind' | 'quote'> = platform): Promise<AuditLog> {
+function open(path: string, on: Pick<Platform, 'kind' | 'quote'> = platform, source = 'server'): Promise<AuditLog> {
   return openAuditLog({
-    ...{ path, source: 'server', role: 'server', job, platform: on.kind, warning: 'platform-simulated' },
+    ...{ path, source, role: 'server', job, platform: on.kind, warning: 'platform-simulated' },
     quote: (reportData) => on.quote(reportData),
     now: () => testNow,
     onFailure: (error) => {
@@ -57,13 +57,13 @@ function open(path: string, on: Pick<Platform, 'kind' | 'quote'> = platform): Pr
 }
 
 /** A run directory with a log of two starts, and all that it is judged by. */
-async function run() {
+async function run(source = 'server', result = 'result.json') {
   const directory = scratchDirectory()
-  const path = join(directory, 'audit', 'server.jsonl')
-  const first = await open(path)
+  const path = join(directory, 'audit', `${source}.jsonl`)
+  const first = await open(path, platform, source)
   for (const event of events) first.emit(event)
   first.close()
-  const second = await open(path)
+  const second = await open(path, platform, source)
   second.emit({ kind: 'resumed', step: 10 })
   const head = second.head
   second.emit({ kind: 'finished', steps: 20, examples: 200, seconds: 1 })
@@ -71,11 +71,11 @@ async function run() {
   mkdirSync(join(directory, 'evidence'))
   writeFileSync(join(directory, 'evidence', 'server-peer-1.quote'), peerQuote)
   for (const { start } of [first, second]) {
-    const file = `server-start-${start.index}.collateral.json`
+    const file = `${source}-start-${start.index}.collateral.json`
     writeFileSync(join(directory, 'evidence', file), JSON.stringify(collateral))
   }
   writeFileSync(join(directory, 'policy.json'), JSON.stringify(testPolicy(authority)))
-  writeFileSync(join(directory, 'result.json'), JSON.stringify({ audit: head }))
+  writeFileSync(join(directory, result), JSON.stringify({ audit: head }))
   return { directory, path, head }
 }
 
@@ -181,6 +181,21 @@ describe('on the host nobody can', () => {
     await expect(judge(run1.directory, { head: other })).rejects.toMatchObject({ code: 'audit-head-ambiguous' })
     rmSync(join(dirname(run1.path), 'worker0.jsonl'))
     await expect(judge(run1.directory, { head: '7' })).rejects.toMatchObject({ code: 'audit-head-malformed' })
+  })
+
+  test.each([
+    ['server1', 'result-server1.json'],
+    ['server12', 'result-server12.json'],
+  ])('cut away what the result of %s remembers', async (source, result) => {
+    const { directory, path, head } = await run(source, result)
+    expect((await judge(directory)).report.error).toBeNull()
+    const kept = readFileSync(path, 'utf8').split('\n').slice(0, head.index)
+    writeFileSync(path, `${kept.join('\n')}\n`)
+    expect((await judge(directory)).code).toBe('audit-log-truncated')
+    // Only its own result speaks for it.
+    rmSync(join(directory, result))
+    writeFileSync(join(directory, 'result.json'), JSON.stringify({ audit: head }))
+    expect((await judge(directory)).report.error).toBeNull()
   })
 
   test('write on with a key of their own, in a chain that is right', async () => {

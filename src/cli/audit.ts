@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * `cloister audit verify DIR|FILE --policy FILE`: what enclaves wrote down about a run, checked without this run, offline: chain, signatures,
- * quotes by the reader's own policy, evidence files by their digests, the head in `result.json` against a cut end.
+ * quotes by the reader's own policy, evidence files by their digests, the heads in the servers' results against a cut end.
  */
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, statSync } from 'node:fs'
@@ -17,6 +17,7 @@ import { auditDirectory, collateralFile, evidenceDirectory } from './evidence-re
 import { readInput, readJsonInput } from './input.ts'
 import { type Judgement, judgeQuote } from './judgement.ts'
 import { readPolicy } from './policy.ts'
+import { resultName } from './summary.ts'
 import { UsageError } from './usage-error.ts'
 import { parseTime } from './verify.ts'
 
@@ -137,11 +138,14 @@ function parseHead(text: string): AuditHead {
   })
 }
 
-/** The server writes its head into the result of the run. */
+/** Each server writes its head into a result of its own. */
 function headInResult(run: string, file: string): AuditHead | undefined {
-  const path = join(run, 'result.json')
-  if (basename(file) !== 'server.jsonl' || !existsSync(path)) return undefined
-  const { audit } = readJsonInput(path, 'result.json was changed.') as { readonly audit?: AuditHead | null }
+  const [, index] = /^server(\d*)\.jsonl$/.exec(basename(file)) ?? []
+  if (index === undefined) return undefined
+  const name = resultName(Number(index))
+  const path = join(run, name)
+  if (!existsSync(path)) return undefined
+  const { audit } = readJsonInput(path, `${name} was changed.`) as { readonly audit?: AuditHead | null }
   return audit ?? undefined
 }
 

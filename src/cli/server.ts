@@ -8,7 +8,6 @@ import { Federation } from '../federation/protocol/gen/cloister/v1/federation_pb
 import { runServer } from '../federation/run-server.ts'
 import { leaderStopping } from '../federation/server-ends.ts'
 import { serverName } from '../federation/server-name.ts'
-import type { ServerLimits } from '../federation/server-options.ts'
 import { connect } from '../transport/client.ts'
 import { Health, listenForHealth } from '../transport/health.ts'
 import { listen } from '../transport/server.ts'
@@ -20,7 +19,7 @@ import { parseAddress } from './options.ts'
 import { provisioningOf } from './provisioning.ts'
 import { persistently } from './reconnect.ts'
 import { type RoleOptions, type RoleSession, runRole } from './role.ts'
-import { resultOf, writeResult } from './summary.ts'
+import { resultOf, writePartResult, writeResult } from './summary.ts'
 import { UsageError } from './usage-error.ts'
 import { createModelState, createSchedule, createStrategy, layoutOf, workloadOf } from './wiring.ts'
 
@@ -29,7 +28,7 @@ export interface ServerOptions extends RoleOptions {
 }
 
 /** Reasons in docs/limits.md. */
-const limits: ServerLimits = { helloMs: 10_000, evaluationMs: 600_000, withoutWorkersMs: 600_000 }
+const limits = { helloMs: 10_000, evaluationMs: 600_000, withoutWorkersMs: 600_000 }
 
 export function server(context: CliContext, options: ServerOptions): Promise<number> {
   const { index } = options
@@ -93,7 +92,7 @@ async function serve(session: RoleSession, index: number): Promise<void> {
       server: index,
       group:
         following === undefined
-          ? new Leader(group)
+          ? new Leader({ ...group, acceptRollback: job.rollback === 'accept' })
           : new Follower({
               ...group,
               server: index,
@@ -112,18 +111,22 @@ async function serve(session: RoleSession, index: number): Promise<void> {
       checkpoints,
       ...(session.audit !== undefined && { audit: session.audit }),
       release: (state) => releaseModel(session, index, state),
-      limits,
+      conclude(result) {
+        if (index > 0) return writePartResult(session, index, result)
+        const dataSource = commonSource(result.workers.map((worker) => worker.dataSource))
+        writeResult(
+          session,
+          resultOf(session, { ...result, mode: training.mode.name, dataSource, peers: result.workers }),
+        )
+      },
+      // As long as workers look for their servers, where they are deployed alike.
+      limits: { ...limits, lateWorkersMs: deployment.reconnectForMs },
       clock: systemClock,
       events,
       signal,
     })
-    if (index > 0) {
-      // Training goes on when server 0 is back: whoever started this process must not take it for done.
-      if (result.reason === 'stopped' && !signal.aborted) throw leaderStopping()
-      return
-    }
-    const dataSource = commonSource(result.workers.map((worker) => worker.dataSource))
-    writeResult(session, resultOf(session, { ...result, mode: training.mode.name, dataSource, peers: result.workers }))
+    // Training goes on when server 0 is back: whoever started this process must not take it for done.
+    if (index > 0 && result.reason === 'stopped' && !signal.aborted) throw leaderStopping()
   } finally {
     await probes?.close()
     await provisioning.close()

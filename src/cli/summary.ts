@@ -3,6 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Job } from '../config/job.ts'
+import { serverName } from '../federation/server-name.ts'
 import type { AuditHead } from '../observability/audit-record.ts'
 import type { PeerEvidence } from '../observability/events.ts'
 import { formatScores } from '../observability/log.ts'
@@ -85,10 +86,27 @@ const contents: readonly (readonly [string, string])[] = [
   ['job.json', 'what was agreed on'],
 ]
 
+/** Of one server; that of server 0 has the figures of the run. */
+export function resultName(server: number): string {
+  return server === 0 ? 'result.json' : `result-${serverName(server)}.json`
+}
+
 export function writeResult({ directory, events }: RoleSession, result: RunResult): void {
-  const path = join(directory, 'result.json')
+  const path = join(directory, resultName(0))
   writeJson(path, result)
   events({ kind: 'saved', what: 'result', path, step: result.steps })
+}
+
+/** What a server that follows knows for itself: how far its part of the model and its audit log went. */
+export function writePartResult(
+  { audit, digest, directory, events }: RoleSession,
+  server: number,
+  { reason, version }: Pick<TrainedRun, 'reason' | 'version'>,
+): void {
+  const path = join(directory, resultName(server))
+  const job = Buffer.from(digest).toString('hex')
+  writeJson(path, { job, server, steps: version, interrupted: reason === 'stopped', audit: audit?.head ?? null })
+  events({ kind: 'saved', what: 'result', path, step: version })
 }
 
 export function printSummary(output: Output, directory: string): void {

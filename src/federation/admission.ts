@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What a worker says, held against the job, against what its connection has proven and against what it was asked. */
+import type { AttestedPeer } from '../attestation/policy.ts'
 import { FederationError } from './federation-error.ts'
 import type { Hello } from './protocol/worker-claims.ts'
+import type { ServerOptions } from './server-options.ts'
 
 export interface AdmissionRules {
   readonly jobDigest: Uint8Array
@@ -15,6 +17,13 @@ export interface AdmissionRules {
   readonly workerIndex?: number | undefined
   /** Session of the worker that has the index now. */
   readonly sessionInPlace?: Uint8Array | undefined
+}
+
+export function rulesOf<Peer extends AttestedPeer>(
+  { job, layout, server }: ServerOptions<Peer>,
+  planDigest: Uint8Array | undefined,
+): AdmissionRules {
+  return { jobDigest: job.digest, planDigest, placementDigest: layout.placement.digest, server, workers: job.workers }
 }
 
 export function verifyHello(hello: Hello, rules: AdmissionRules): void {

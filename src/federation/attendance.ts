@@ -29,6 +29,8 @@ export class Attendance<Peer extends AttestedPeer> {
   readonly #welcome = new Set<WorkerConnection<Peer>>()
   /** Workers in training, by index. */
   readonly #sessions = new Map<number, Session<Peer>>()
+  /** Workers that know that training is over. */
+  readonly #heard = new Set<number>()
   readonly #absences: Absences
   #over = false
   #cancelGivingUp = (): void => undefined
@@ -47,6 +49,10 @@ export class Attendance<Peer extends AttestedPeer> {
   /** Workers that may still push: in training, or not yet there. */
   get expected(): ReadonlySet<number> {
     return this.#absences.expected
+  }
+
+  get heard(): ReadonlySet<number> {
+    return this.#heard
   }
 
   sessionOf(worker: number): Session<Peer> | undefined {
@@ -130,8 +136,9 @@ export class Attendance<Peer extends AttestedPeer> {
     events({ kind: 'traffic', peer: session?.name ?? address, bytesSent, bytesReceived })
   }
 
-  #leave({ worker }: Session<Peer>, event: CloisterEvent): void {
+  #leave({ worker }: Session<Peer>, event: Extract<CloisterEvent, { kind: 'peer-left' }>): void {
     const { events, onLeft } = this.#options
+    if (event.reason === 'finished') this.#heard.add(worker)
     this.#sessions.delete(worker)
     this.#absences.went(worker)
     events(event)

@@ -85,7 +85,8 @@ describe('resumed', () => {
     const steps = stores.map(({ steps }) => steps)
     expect(steps[0]).toEqual(steps[1])
     const common = steps[0]![0]!
-    const unequal = [stores[0]!, stores[1]!.copy(common)]
+    // Copies do not know that later steps were durable: as if the others had died before these were written.
+    const unequal = [stores[0]!.copy(8), stores[1]!.copy(common)]
     const resumed = await run({ stores: unequal })
     for (const { events } of resumed.group.servers) expect(kinds(events, 'resumed')).toMatchObject([{ step: common }])
     expect(tableState(resumed.group)).toEqual(tableState(group))
@@ -115,10 +116,48 @@ test('a server that comes without its checkpoints: the first step that was durab
   })
   const empty = await connectTo(wires[0]!, { name: 'server 1', role: 'follower' })
   const { digest: jobDigest } = testJob
-  const hello = { protocol: 3, jobDigest, placementDigest: layout.placement.digest, server: 1, steps: [] }
+  const { digest: placementDigest } = layout.placement
+  const hello = { protocol: 3, jobDigest, placementDigest, server: 1, steps: [], durableStep: 0 }
   await empty.send(workerMessage({ case: 'serverHello', value: hello }))
-  await expect(servers[0]!.result).rejects.toMatchObject({ code: 'checkpoints-lost' })
+  await expect(servers[0]!.result).rejects.toMatchObject({ code: 'server-rolled-back' })
   expect(stores[0]!.steps).toEqual([8])
+})
+
+describe('a leader that comes without its directory, after one durable checkpoint', () => {
+  test('is told so by a follower: nobody begins anew, and nothing is deleted', async () => {
+    const stores = storesOf(2)
+    await run({ stores })
+    expect(stores.map(({ steps }) => steps)).toEqual([[8], [8]])
+    const { servers } = startServers(engine, {
+      servers: 2,
+      workers: 2,
+      totalUpdates: 8,
+      stores: [new MemoryCheckpoints(), stores[1]!],
+    })
+    for (const { result } of servers) await expect(result).rejects.toMatchObject({ code: 'server-rolled-back' })
+    expect(stores[1]!.steps).toEqual([8])
+    expect(kinds(servers[0]!.events, 'peer-left')).toMatchObject([{ peer: 'server1', reason: 'refused' }])
+  })
+
+  test('begins anew where the job accepts that', async () => {
+    const stores = storesOf(2)
+    const { group } = await run({ stores })
+    const again = await run({ stores: [new MemoryCheckpoints(), stores[1]!], acceptRollback: true })
+    expect(tableState(again.group)).toEqual(tableState(group))
+  })
+})
+
+test('a follower that saved what the leader could not does not take it for durable', async () => {
+  const stores = storesOf(2)
+  stores[0]!.failure = new FederationError('checkpoint-unusable', 'expected room on the disk, got none', {
+    hint: 'room',
+  })
+  await run({ stores, job: { saveEvery: 2 } })
+  expect(stores[0]!.steps).toEqual([])
+  expect(stores[1]!.steps.length).toBeGreaterThan(1)
+  expect(stores.map(({ durableStep }) => durableStep)).toEqual([0, 0])
+  stores[0]!.failure = undefined
+  expect((await run({ stores })).reasons).toEqual(new Set(['complete']))
 })
 
 describe('a save that fails', () => {

@@ -71,22 +71,30 @@ export interface Lease {
 /** Of one table, by server. */
 type RowsByServer = readonly ServerRows[]
 
+export interface FleetOptions {
+  /** All servers go from version to version together. */
+  readonly synchronous: boolean
+  /** The number of the next pull: one a session, whatever becomes of its connections, so that servers can tell its pushes apart. */
+  readonly numberPull: () => number
+}
+
 export class Fleet<Peer> {
   readonly servers: readonly RemoteServer<Peer>[]
   readonly #layout: FleetLayout
-  readonly #synchronous: boolean
+  readonly #options: FleetOptions
 
-  constructor(servers: readonly RemoteServer<Peer>[], layout: FleetLayout, synchronous: boolean) {
+  constructor(servers: readonly RemoteServer<Peer>[], layout: FleetLayout, options: FleetOptions) {
     assert.equal(servers.length, layout.placement.servers)
     this.servers = servers
     this.#layout = layout
-    this.#synchronous = synchronous
+    this.#options = options
   }
 
   /** `ids`: of each table, ascending. When it resolves with parameters, they are in `into`. */
   async pull(ids: readonly Uint32Array[], evaluate: boolean, into: PulledModel): Promise<FleetAnswer> {
     const split = ids.map((all) => rowsByServer(all, this.servers.length))
-    const parts = this.servers.map((server, index) => this.#pullFrom(server, index, { split, evaluate, into }))
+    const request = { id: this.#options.numberPull(), split, evaluate, into }
+    const parts = this.servers.map((server, index) => this.#pullFrom(server, index, request))
     for (const part of parts) part.catch(() => undefined)
     const leader = await parts[0]!
     if (leader.kind === 'finished') return leader
@@ -94,7 +102,7 @@ export class Fleet<Peer> {
     if (leader.kind === 'evaluate') return leader
     const pulls = answers.map((answer) => {
       assert(answer.kind === 'parameters', 'only the leader asks for scores and ends training')
-      if (this.#synchronous && answer.version !== leader.version) {
+      if (this.#options.synchronous && answer.version !== leader.version) {
         const hint = 'Servers of one job go from version to version together: see their logs.'
         const message = `expected version ${leader.version} of every server, got ${answer.version}`
         throw new FederationError('version-mismatch', message, { hint })
@@ -136,20 +144,21 @@ export class Fleet<Peer> {
     server: RemoteServer<Peer>,
     index: number,
     request: {
+      readonly id: number
       readonly split: readonly RowsByServer[]
       readonly evaluate: boolean
       readonly into: PulledModel
     },
   ) {
     const { tables } = this.#layout
-    const { split, evaluate, into } = request
+    const { id, split, evaluate, into } = request
     const alone = this.servers.length === 1
     const rows = split.map((parts) => parts[index]!.ids)
     const targets = tables.map(({ width }, table) =>
       alone ? (into.rows[table]!.data as Float32Array) : new Float32Array(rows[table]!.length * width),
     )
     const target: PullTarget = { dense: into.dense[index]!, heldVersion: into.held[index], rows: targets }
-    const answer = await server.pull({ evaluate, rows, into: target }).finally(() => {
+    const answer = await server.pull({ id, evaluate, rows, into: target }).finally(() => {
       into.held[index] = target.heldVersion
     })
     if (!alone && answer.kind === 'parameters') {

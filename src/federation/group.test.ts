@@ -13,7 +13,7 @@ afterAll(() => engine.close())
 const placementDigest = new Uint8Array(32).fill(4)
 const options = { servers: 2, jobDigest: testJob.digest, placementDigest }
 type Greeting = Extract<Parameters<typeof workerMessage>[0], { case: 'serverHello' }>['value']
-const greeting = { protocol: 3, jobDigest: testJob.digest, placementDigest, server: 1, steps: [] }
+const greeting = { protocol: 3, jobDigest: testJob.digest, placementDigest, server: 1, steps: [], durableStep: 0 }
 
 /** A follower's end and the leader's end of one connection. */
 async function link(): Promise<{ here: WorkerConnection; there: Parameters<Leader['attend']>[0] }> {
@@ -95,7 +95,7 @@ describe('a leader', () => {
         () => {},
       )
     }
-    expect(await leader.begin([1, 2, 4, 6], new AbortController().signal)).toBe(4)
+    expect(await leader.begin({ steps: [1, 2, 4, 6], durableStep: 2 }, new AbortController().signal)).toBe(4)
     for (const { here } of links) {
       const { value } = await here.incoming[Symbol.asyncIterator]().next()
       expect(value?.message).toMatchObject({ case: 'serverWelcome', value: { step: 4 } })
@@ -104,25 +104,68 @@ describe('a leader', () => {
   })
 })
 
-test('a leader that forgets a worker’s push waits until every follower has its next one, be it for the same version', async () => {
-  const leader = new Leader({ ...options, servers: 2 })
-  const { here, there } = await link()
-  const hello = { ...greeting, $typeName: 'cloister.v1.ServerHello' as const }
-  void leader.attend(there, new MessageReader<WorkerMessage>(there.incoming), hello, () => {})
-  await leader.begin([], new AbortController().signal)
-  const report = () => here.send(workerMessage({ case: 'held', value: { worker: 0, baseVersion: 7 } }))
-  await report()
-  await leader.everywhere(0, 7)
-  let held = false
-  leader.forget(0)
-  const again = leader.everywhere(0, 7).then(() => {
-    held = true
+test.each<[string, number[], number[], { leader: number; follower: number }]>([
+  ['that lost its checkpoints', [], [2], { leader: 0, follower: 2 }],
+  ['that came back with old ones', [2], [2, 4], { leader: 2, follower: 4 }],
+  ['whose follower lost its checkpoints', [2], [], { leader: 2, follower: 0 }],
+])('a leader %s goes on only if the job accepts it', async (_, own, theirs, durable) => {
+  const begin = async (acceptRollback: boolean) => {
+    const leader = new Leader({ ...options, acceptRollback })
+    const { here, there } = await link()
+    const hello = { ...greeting, $typeName: 'cloister.v1.ServerHello' as const }
+    const left = leader.attend(
+      there,
+      new MessageReader<WorkerMessage>(there.incoming),
+      { ...hello, steps: theirs, durableStep: durable.follower },
+      () => {},
+    )
+    const begun = leader.begin({ steps: own, durableStep: durable.leader }, new AbortController().signal)
+    begun.catch(() => undefined)
+    const { value } = await here.incoming[Symbol.asyncIterator]().next()
+    here.destroy()
+    return { begun, said: value?.message, left }
+  }
+  const refusing = await begin(false)
+  await expect(refusing.begun).rejects.toMatchObject({
+    code: 'server-rolled-back',
+    message: expect.stringMatching(/^expected step [24], .*newest: server 0 (none|2), server 1 (none|2|4)$/),
   })
-  await new Promise(setImmediate)
-  expect(held).toBe(false)
-  await report()
-  await again
-  here.destroy()
+  expect(refusing.said).toMatchObject({ case: 'refused', value: { code: 'server-rolled-back' } })
+  expect(await refusing.left).toBe('refused')
+  const accepting = await begin(true)
+  const step = own.length > 0 && theirs.length > 0 ? 2 : 0
+  expect(await accepting.begun).toBe(step)
+  expect(accepting.said).toMatchObject({ case: 'serverWelcome', value: { step } })
+})
+
+describe('a leader waits until every follower holds a push', () => {
+  const session = new Uint8Array(16).fill(1)
+
+  test.each<[string, { session?: Uint8Array; pull: number }]>([
+    ['not an earlier one of the same session', { pull: 6 }],
+    ['not one of the session before, whatever its number', { pull: 7, session: new Uint8Array(16).fill(2) }],
+  ])('and %s', async (_, old) => {
+    const leader = new Leader({ ...options, servers: 2 })
+    const { here, there } = await link()
+    const hello = { ...greeting, $typeName: 'cloister.v1.ServerHello' as const }
+    void leader.attend(there, new MessageReader<WorkerMessage>(there.incoming), hello, () => {})
+    await leader.begin({ steps: [], durableStep: 0 }, new AbortController().signal)
+    const place = { worker: 0, session, pull: 7 }
+    const report = (push: { worker?: number; session?: Uint8Array; pull?: number }) =>
+      here.send(workerMessage({ case: 'held', value: { ...place, ...push } }))
+    let held = false
+    const everywhere = leader.everywhere(place).then(() => {
+      held = true
+    })
+    await report(old)
+    // What came was taken: this one is of somebody else, and is waited for.
+    await report({ worker: 1 })
+    await leader.everywhere({ ...place, worker: 1 })
+    expect(held).toBe(false)
+    await report({})
+    await everywhere
+    here.destroy()
+  })
 })
 
 describe('a follower', () => {
@@ -130,10 +173,10 @@ describe('a follower', () => {
     const links = [await link(), await link()]
     let attempts = 0
     const follower = new Follower({ ...options, server: 1, connect: async () => links[attempts++]!.here })
-    const begun = follower.begin([3], new AbortController().signal)
+    const begun = follower.begin({ steps: [3], durableStep: 2 }, new AbortController().signal)
     for (const { there } of links) {
       const { value } = await there.incoming[Symbol.asyncIterator]().next()
-      expect(value?.message).toMatchObject({ case: 'serverHello', value: { server: 1, steps: [3] } })
+      expect(value?.message).toMatchObject({ case: 'serverHello', value: { server: 1, steps: [3], durableStep: 2 } })
       if (there === links[0]!.there) there.destroy()
       else await there.send(serverMessage({ case: 'serverWelcome', value: { step: 3 } }))
     }
@@ -151,7 +194,7 @@ describe('a follower', () => {
         return here
       },
     })
-    const begun = follower.begin([], new AbortController().signal)
+    const begun = follower.begin({ steps: [], durableStep: 0 }, new AbortController().signal)
     const refused = { code: 'placement-mismatch', message: 'another plan', hint: 'look' }
     await there.send(serverMessage({ case: 'refused', value: refused }))
     await expect(begun).rejects.toMatchObject({ code: 'placement-mismatch' })

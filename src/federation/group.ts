@@ -5,6 +5,7 @@
  * workers' do. When a server is lost, all go back to the newest step that every one of them has on disk.
  */
 import assert from 'node:assert/strict'
+import { publicError } from '../errors.ts'
 import type { Connection } from '../transport/connection.ts'
 import { hex, sameBytes } from './admission.ts'
 import { Deferred } from './deferred.ts'
@@ -20,11 +21,32 @@ import {
   workerMessage,
 } from './protocol/messages.ts'
 import { verifyProtocol } from './protocol/worker-claims.ts'
+import { scattered, serversSetBack } from './server-ends.ts'
 
 export interface GroupOptions {
   readonly servers: number
   readonly jobDigest: Uint8Array
   readonly placementDigest: Uint8Array
+}
+
+export interface LeaderOptions extends GroupOptions {
+  /** The job lets servers go on from less than was once on disk everywhere. */
+  readonly acceptRollback?: boolean
+}
+
+/** What a server has to go on from. */
+export interface Holdings {
+  /** Of intact checkpoints. */
+  readonly steps: readonly number[]
+  /** The newest step that it knows to have been on disk at every server; 0 when there is none. */
+  readonly durableStep: number
+}
+
+/** One push of one worker: the pull that it consumed, of its session. */
+export interface PushPlace {
+  readonly worker: number
+  readonly session: Uint8Array
+  readonly pull: number
 }
 
 type FollowerConnection = Connection<unknown, ServerMessage, WorkerMessage>
@@ -33,9 +55,9 @@ type LeaderConnection = Connection<unknown, WorkerMessage, ServerMessage>
 interface Link {
   readonly connection: FollowerConnection
   readonly reader: MessageReader<WorkerMessage>
-  readonly steps: readonly number[]
-  /** Worker → version of its push that this follower holds. */
-  readonly held: Map<number, number>
+  readonly holdings: Holdings
+  /** By worker: the push that this follower reported last. */
+  readonly held: Map<number, Omit<PushPlace, 'worker'>>
   /** Step → why it could not be saved; empty when it was. */
   readonly saved: Map<number, string>
 }
@@ -43,14 +65,16 @@ interface Link {
 /** The leader's side. With one server there is nobody to lead, and nothing waits. */
 export class Leader {
   readonly kind = 'leader'
-  readonly #options: GroupOptions
+  readonly #options: LeaderOptions
   #links = new Map<number, Link>()
+  /** How those went whose link we ended. */
+  #left: 'finished' | 'refused' = 'finished'
   #gathered = new Deferred<void>()
   #broken = new Deferred<never>()
   /** Asked again whenever a follower says something. */
   #waiting: { readonly when: () => boolean; readonly done: Deferred<void> }[] = []
 
-  constructor(options: GroupOptions) {
+  constructor(options: LeaderOptions) {
     this.#options = options
   }
 
@@ -65,10 +89,10 @@ export class Leader {
     reader: MessageReader<WorkerMessage>,
     hello: ServerHello,
     onAdmitted: () => void,
-  ): Promise<'finished' | 'lost' | 'replaced'> {
+  ): Promise<'finished' | 'lost' | 'refused' | 'replaced'> {
     this.#verify(hello)
     onAdmitted()
-    const link: Link = { connection, reader, steps: hello.steps, held: new Map(), saved: new Map() }
+    const link: Link = { connection, reader, holdings: hello, held: new Map(), saved: new Map() }
     const before = this.#links.get(hello.server)
     this.#links.set(hello.server, link)
     if (before !== undefined) {
@@ -82,23 +106,32 @@ export class Leader {
     } catch (error) {
       connection.destroy()
       const now = this.#links.get(hello.server)
-      if (now !== link) return now === undefined ? 'finished' : 'replaced'
+      if (now !== link) return now === undefined ? this.#left : 'replaced'
       this.#links.delete(hello.server)
       this.#break(scattered(hello.server, error))
       return 'lost'
     }
   }
 
-  /** When all are there: the newest step that everybody has; 0 when there is none. */
-  async begin(steps: readonly number[], signal: AbortSignal): Promise<number> {
+  /**
+   * When all are there: the newest step that everybody has; 0 when there is none. Where one of them knows that a newer one
+   * was on disk everywhere, somebody's checkpoints were lost or set back: then nobody goes on, and nothing is deleted.
+   */
+  async begin(own: Holdings, signal: AbortSignal): Promise<number> {
     while (this.#links.size < this.#options.servers - 1) {
       this.#gathered = new Deferred<void>()
       await orAborted(this.#gathered.promise, signal)
     }
     this.#broken = new Deferred<never>()
-    const links = [...this.#links.values()]
-    const common = steps.filter((step) => links.every((link) => link.steps.includes(step)))
+    const all = new Map([[0, own], ...[...this.#links].map(([server, { holdings }]) => [server, holdings] as const)])
+    const common = own.steps.filter((step) => [...all.values()].every(({ steps }) => steps.includes(step)))
     const step = Math.max(0, ...common)
+    if (!this.#options.acceptRollback && [...all.values()].some(({ durableStep }) => durableStep > step)) {
+      const error = serversSetBack(step, all)
+      this.#left = 'refused'
+      await this.#end({ case: 'refused', value: publicError(error) })
+      throw error
+    }
     this.#tell({ case: 'serverWelcome', value: { step } })
     return step
   }
@@ -111,14 +144,13 @@ export class Leader {
     this.#waiting = []
   }
 
-  /** Resolves once every follower holds this worker's push for this version. */
-  async everywhere(worker: number, baseVersion: number): Promise<void> {
-    await this.#when(() => [...this.#links.values()].every(({ held }) => held.get(worker) === baseVersion))
-  }
-
-  /** What is held of this worker counts no more: its next push is waited for everywhere, be it for the same version. */
-  forget(worker: number): void {
-    for (const { held } of this.#links.values()) held.delete(worker)
+  /** Resolves once every follower holds this very push. One of a session that is over, or of before, does not pass for it. */
+  async everywhere({ worker, session, pull }: PushPlace): Promise<void> {
+    const isThere = ({ held }: Link): boolean => {
+      const reported = held.get(worker)
+      return reported?.pull === pull && sameBytes(reported.session, session)
+    }
+    await this.#when(() => [...this.#links.values()].every(isThere))
   }
 
   announceRound(baseVersion: number, workers: readonly number[]): void {
@@ -138,12 +170,21 @@ export class Leader {
     }
   }
 
+  /** Every server has it on disk: followers remember that, as workers do. */
+  declareDurable(step: number): void {
+    this.#tell({ case: 'durable', value: { step } })
+  }
+
   async complete(stopped: boolean): Promise<void> {
+    await this.#end({ case: 'complete', value: { stopped } })
+  }
+
+  async #end(message: Parameters<typeof serverMessage>[0]): Promise<void> {
     const links = [...this.#links.values()]
     this.#links.clear()
     await Promise.allSettled(
       links.map(async (link) => {
-        await this.#send(link, { case: 'complete', value: { stopped } })
+        await this.#send(link, message)
         await link.connection.close()
         await link.reader.drain()
         link.connection.destroy()
@@ -164,7 +205,7 @@ export class Leader {
   }
 
   #take(link: Link, message: WorkerMessage['message']): void {
-    if (message.case === 'held') link.held.set(message.value.worker, message.value.baseVersion)
+    if (message.case === 'held') link.held.set(message.value.worker, message.value)
     else if (message.case === 'saved') {
       link.saved.set(message.value.step, claim(message.value.failure))
     } else throw unexpected('held or saved', message.case)
@@ -207,6 +248,7 @@ export interface FollowerOptions extends GroupOptions {
 export type Command =
   | { readonly kind: 'round'; readonly baseVersion: number; readonly workers: readonly number[] }
   | { readonly kind: 'save'; readonly step: number }
+  | { readonly kind: 'durable'; readonly step: number }
   | { readonly kind: 'complete'; readonly stopped: boolean }
 
 export class Follower {
@@ -226,11 +268,11 @@ export class Follower {
   }
 
   /** A leader that goes away before it has answered is asked again. */
-  async begin(steps: readonly number[], signal: AbortSignal): Promise<number> {
+  async begin(holdings: Holdings, signal: AbortSignal): Promise<number> {
     this.#broken = new Deferred<never>()
     for (;;) {
       try {
-        return await this.#join(steps, signal)
+        return await this.#join(holdings, signal)
       } catch (error) {
         const isLost = error instanceof FederationError && error.code === 'peer-lost'
         if (!isLost || signal.aborted) throw error
@@ -238,7 +280,7 @@ export class Follower {
     }
   }
 
-  async #join(steps: readonly number[], signal: AbortSignal): Promise<number> {
+  async #join({ steps, durableStep }: Holdings, signal: AbortSignal): Promise<number> {
     const { connect, jobDigest, placementDigest, server } = this.#options
     const connection = await connect(signal)
     const reader = new MessageReader(connection.incoming)
@@ -250,7 +292,7 @@ export class Follower {
     try {
       await this.#send({
         case: 'serverHello',
-        value: { protocol: protocolVersion, jobDigest, placementDigest, server, steps: [...steps] },
+        value: { protocol: protocolVersion, jobDigest, placementDigest, server, steps: [...steps], durableStep },
       })
       const { message } = await reader.read()
       if (message.case === 'refused') throw refusalFromPeer(message.value)
@@ -273,21 +315,22 @@ export class Follower {
         const { message } = await reader.read()
         if (message.case === 'round') take({ kind: 'round', ...message.value })
         else if (message.case === 'save') take({ kind: 'save', step: message.value.step })
+        else if (message.case === 'durable') take({ kind: 'durable', step: message.value.step })
         else if (message.case === 'complete') {
           take({ kind: 'complete', stopped: message.value.stopped })
           await this.#connection?.close()
           await reader.drain()
           this.#connection?.destroy()
           return
-        } else throw unexpected('round, save or complete', message.case)
+        } else throw unexpected('round, save, durable or complete', message.case)
       }
     } catch (error) {
       this.#broken.reject(scattered(0, error))
     }
   }
 
-  held(worker: number, baseVersion: number): void {
-    this.#send({ case: 'held', value: { worker, baseVersion } }).catch(() => this.#connection?.destroy())
+  held(push: PushPlace): void {
+    this.#send({ case: 'held', value: push }).catch(() => this.#connection?.destroy())
   }
 
   saved(step: number, failure = ''): void {
@@ -315,14 +358,6 @@ function verifySame(
   if (sameBytes(ours, theirs)) return
   throw new FederationError(code, `expected the ${what} ${hex(ours)}, got a server of the ${what} ${hex(theirs)}`, {
     hint: 'Give all servers the same job file and the same version of Cloister.',
-  })
-}
-
-function scattered(server: number, cause: unknown): FederationError {
-  const why = cause instanceof Error ? cause.message : String(cause)
-  return new FederationError('servers-scattered', `expected all servers of the job, lost server ${server}: ${why}`, {
-    hint: 'Start it again: all servers then go on from the newest step that every one of them has on disk.',
-    cause,
   })
 }
 

@@ -6,6 +6,7 @@
 import type { AttestedPeer } from '../attestation/policy.ts'
 import { publicError } from '../errors.ts'
 import { Deferred } from './deferred.ts'
+import type { Farewell } from './farewell.ts'
 import { FederationError } from './federation-error.ts'
 import { Reception } from './reception.ts'
 import { modelOf, progressOf } from './saved-state.ts'
@@ -19,12 +20,16 @@ import type { ServerOptions, ServerResult } from './server-options.ts'
  * another server of the job is lost, all begin a new epoch from what every one of them has on disk.
  */
 export async function runServer<Peer extends AttestedPeer>(options: ServerOptions<Peer>): Promise<ServerResult> {
-  const { clock, describe, events, group, limits, listener, signal } = options
+  const { clock, conclude = () => undefined, describe, events, group, limits, listener, signal } = options
   let epoch = new Deferred<Server<Peer>>()
+  let farewell: Farewell | undefined
   const reception = new Reception<Peer>({
     listener,
     describe,
-    onWorker: async (arrival, hello) => (await epoch.promise).attend(arrival, hello),
+    async onWorker(arrival, hello) {
+      if (farewell === undefined) return await (await epoch.promise).attend(arrival, hello)
+      await farewell.attend(arrival, hello, describe(arrival.connection.peer))
+    },
     async onServer({ connection, reader }, hello) {
       if (group.kind === 'leader') {
         const [peer, { evidence }] = [serverName(hello.server), describe(connection.peer)]
@@ -49,12 +54,21 @@ export async function runServer<Peer extends AttestedPeer>(options: ServerOption
         () => undefined,
         (error: unknown) => error,
       )
-      if (scattered === undefined) return server.result
-      if (!(scattered instanceof FederationError) || scattered.code !== 'servers-scattered') throw scattered
-      events({ kind: 'warning', error: publicError(scattered) })
-      epoch = new Deferred<Server<Peer>>()
-      group.regroup()
-      if (signal.aborted) return server.result
+      if (scattered !== undefined) {
+        if (!(scattered instanceof FederationError) || scattered.code !== 'servers-scattered') throw scattered
+        events({ kind: 'warning', error: publicError(scattered) })
+        epoch = new Deferred<Server<Peer>>()
+        group.regroup()
+        if (!signal.aborted) continue
+      }
+      const { result } = server
+      conclude(result)
+      const { lateWorkersMs } = limits
+      if (result.reason === 'complete' && lateWorkersMs !== undefined) {
+        farewell = server.farewell(lateWorkersMs)
+        await farewell.wait()
+      }
+      return result
     }
   } finally {
     epoch.promise.catch(() => undefined)
@@ -66,10 +80,11 @@ export async function runServer<Peer extends AttestedPeer>(options: ServerOption
 /** From the newest step that all servers have. */
 async function begin<Peer extends AttestedPeer>(options: ServerOptions<Peer>): Promise<Server<Peer>> {
   const { checkpoints, createModel, events, group, signal } = options
-  const step = await group.begin(checkpoints?.steps ?? [], signal)
-  if (step === 0) await requireNothingLost(checkpoints)
+  const step = await group.begin(checkpoints ?? { steps: [], durableStep: 0 }, signal)
   await checkpoints?.discardAfter(step)
   if (step === 0 || checkpoints === undefined) return new Server(options, createModel(undefined), 0, undefined)
+  // All have it. Who said so before may have died before the others heard.
+  await checkpoints.declareDurable(step)
   const saved = await checkpoints.read(step)
   const progress = progressOf(saved)
   if (progress.auditHead !== undefined) options.audit?.requireHead(progress.auditHead)
@@ -77,21 +92,4 @@ async function begin<Peer extends AttestedPeer>(options: ServerOptions<Peer>): P
   for await (const block of saved.rows) model.loadRows(block)
   events({ kind: 'resumed', step })
   return new Server(options, model, step, progress)
-}
-
-/** To begin anew beside checkpoints of a step that was once on disk everywhere must be somebody's decision. */
-async function requireNothingLost(checkpoints: ServerOptions['checkpoints']): Promise<void> {
-  if (checkpoints === undefined) return
-  const newest = checkpoints.steps.at(-1)
-  const before = newest === undefined ? 0 : progressOf(await checkpoints.read(newest)).durableStep
-  if (Math.max(before, checkpoints.durableStep) === 0) return
-  throw new FederationError(
-    'checkpoints-lost',
-    `expected a step that all servers have, got none; here is ${newest === undefined ? 'none' : `step ${newest}`}`,
-    {
-      hint:
-        'Another server came without its checkpoints: bring them back. To begin anew, move the checkpoints of all servers away. ' +
-        'Nothing was deleted.',
-    },
-  )
 }

@@ -48,8 +48,6 @@ export interface Progress {
   readonly workers: readonly WorkerSummary[]
   /** What was agreed before training. */
   readonly prepared: Uint8Array | undefined
-  /** The newest step that all servers had when this was saved. */
-  readonly durableStep: number
   /** How far the audit log had come: one that ends before it was cut. */
   readonly auditHead: AuditHead | undefined
 }
@@ -88,7 +86,6 @@ export function contentOf(
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
 const headerSchema = v.strictObject({
   version: count,
-  durableStep: count,
   examples: count,
   seconds: v.number(),
   positions: v.array(count),

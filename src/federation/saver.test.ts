@@ -11,16 +11,16 @@ import { Saver } from './saver.ts'
 const engine = createJavascriptEngine()
 afterAll(() => engine.close())
 
-const none = { durableStep: 0, planDigest: undefined, prepared: undefined, auditHead: undefined }
+const none = { planDigest: undefined, prepared: undefined, auditHead: undefined }
 const progress: Progress = { version: 1, examples: 0, seconds: 0, positions: [], workers: [], ...none }
 const atOnce = () => Promise.resolve()
 
-function begin(begunAt = 0) {
+function begin(begunAt = 0, { leads = true } = {}) {
   const [checkpoints, events] = [new MemoryCheckpoints(), [] as CloisterEvent[]]
   const saver = new Saver({
     checkpoints,
     begunAt,
-    leads: true,
+    leads,
     clock: systemClock,
     events: (event) => events.push(event),
   })
@@ -38,6 +38,15 @@ test('a step is durable when every server has it, and not before', async () => {
   expect(await saved).toBe('')
   expect([saver.durableStep, checkpoints.durableStep]).toEqual([4, 4])
   expect(kinds(events, 'checkpointed')).toMatchObject([{ step: 4 }])
+})
+
+test('what a follower saved is durable when it is told so', async () => {
+  const { checkpoints, saver, model } = begin(0, { leads: false })
+  expect(await saver.save(model, 4, progress, atOnce)).toBe('')
+  expect([saver.durableStep, checkpoints.durableStep]).toEqual([0, 0])
+  saver.declare(4)
+  await saver.idle()
+  expect([saver.durableStep, checkpoints.durableStep]).toEqual([4, 4])
 })
 
 test('one save at a time, and none of a step that is saved', async () => {

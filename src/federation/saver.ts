@@ -14,7 +14,7 @@ export interface SaverOptions {
   readonly checkpoints: Checkpoints | undefined
   /** The step that this epoch began with. */
   readonly begunAt: number
-  /** Whether `elsewhere` speaks for all servers. */
+  /** Whether `elsewhere` speaks for all servers; a follower is told with `declare`. */
   readonly leads: boolean
   readonly clock: Clock
   readonly events: EventSink
@@ -25,6 +25,7 @@ export class Saver {
   #durableStep: number
   #newest: number
   #saving: Promise<void> | undefined
+  #declaring: Promise<void> | undefined
 
   constructor(options: SaverOptions) {
     this.#options = options
@@ -73,8 +74,7 @@ export class Saver {
         const bytes = await write()
         await others
         // Before anybody is told: a leader that forgot would begin anew when another server comes without its checkpoints.
-        if (leads) await checkpoints.declareDurable(step)
-        this.#durableStep = step
+        if (leads) await this.#declare(checkpoints, step)
         events({ kind: 'checkpointed', step, bytes, ms: clock.now() - startedAt })
         return ''
       } catch (error) {
@@ -89,8 +89,22 @@ export class Saver {
     return saved
   }
 
-  /** Resolves when no save is under way. */
+  /** The leader says that every server has this step on disk. */
+  declare(step: number): void {
+    const { checkpoints, events } = this.#options
+    if (checkpoints === undefined) return
+    this.#declaring = this.#declare(checkpoints, step).catch((error: unknown) => {
+      events({ kind: 'warning', error: publicError(error) })
+    })
+  }
+
+  /** Resolves when nothing is being written. */
   async idle(): Promise<void> {
-    await this.#saving
+    await Promise.all([this.#saving, this.#declaring])
+  }
+
+  async #declare(checkpoints: Checkpoints, step: number): Promise<void> {
+    await checkpoints.declareDurable(step)
+    this.#durableStep = step
   }
 }

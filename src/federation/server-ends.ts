@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Why a server ends, or does not take an update. */
 import { FederationError } from './federation-error.ts'
+import type { Holdings } from './group.ts'
 import type { Task } from './protocol/remote-worker.ts'
 
 export function workersGone(withoutWorkersMs: number): FederationError {
@@ -34,4 +35,39 @@ export function leaderStopping(): FederationError {
   return new FederationError('server-stopping', 'expected server 0 to go on, got its stop', {
     hint: 'Somebody stopped server 0. Start all servers again: they go on from what every one of them saved.',
   })
+}
+
+/** Training is over and the result is there; some workers may not know. */
+export function workersUnheard(workers: readonly number[], lateWorkersMs: number): FederationError {
+  const named = workers.map((worker) => `worker${worker}`).join(', ')
+  return new FederationError(
+    'workers-unheard',
+    `expected every worker to hear that training is over, not yet ${named}; they are waited for ${lateWorkersMs} ms`,
+    { hint: 'Nothing to do: the model and the result are saved. Whoever does not want to wait stops this server.' },
+  )
+}
+
+/** An epoch ends. */
+export function scattered(server: number, cause: unknown): FederationError {
+  const why = cause instanceof Error ? cause.message : String(cause)
+  return new FederationError('servers-scattered', `expected all servers of the job, lost server ${server}: ${why}`, {
+    hint: 'Start it again: all servers then go on from the newest step that every one of them has on disk.',
+    cause,
+  })
+}
+
+/** `holdings`: by server. */
+export function serversSetBack(step: number, holdings: ReadonlyMap<number, Holdings>): FederationError {
+  const newest = Math.max(...[...holdings.values()].map(({ durableStep }) => durableStep))
+  const there = [...holdings].map(([server, { steps }]) => `server ${server} ${steps.at(-1) ?? 'none'}`).join(', ')
+  const got = step === 0 ? 'none that all have' : `step ${step} as the newest that all have`
+  return new FederationError(
+    'server-rolled-back',
+    `expected step ${newest}, which was on disk at every server, got ${got}; newest: ${there}`,
+    {
+      hint:
+        'A server lost its checkpoints, or its host gave it old ones: bring the newer ones back, nothing was deleted. To begin ' +
+        'anew, move checkpoints/ of all servers away.',
+    },
+  )
 }

@@ -43,6 +43,8 @@ export interface ServerOptions<Peer extends AttestedPeer = AttestedPeer> {
   readonly audit?: { readonly head: AuditHead; requireHead(head: AuditHead): void }
   /** Called with the final model. */
   readonly release: (model: ModelState) => Promise<void>
+  /** Called with what came of it all, before anybody is waited for that comes late. */
+  readonly conclude?: (result: ServerResult) => void
   readonly limits: ServerLimits
   readonly clock: Clock
   readonly events: EventSink
@@ -88,6 +90,8 @@ export interface ServerLimits {
   readonly evaluationMs: number
   /** Without any worker the server gives up after this. */
   readonly withoutWorkersMs: number
+  /** After the end of training, for workers that have not heard of it; none are waited for when absent. */
+  readonly lateWorkersMs?: number
 }
 
 export interface ServerResult {

@@ -9,11 +9,12 @@
  */
 import type { AttestedPeer } from '../attestation/policy.ts'
 import { publicError } from '../errors.ts'
-import { verifyHello } from './admission.ts'
+import { type AdmissionRules, rulesOf, verifyHello } from './admission.ts'
 import { Attendance } from './attendance.ts'
 import { DataPlan, type Lease } from './data-plan.ts'
 import { Deferred } from './deferred.ts'
 import type { Scored } from './evaluation.ts'
+import { Farewell } from './farewell.ts'
 import { FederationError } from './federation-error.ts'
 import type { Command } from './group.ts'
 import { another, type ModelState, type Snapshot } from './model-state.ts'
@@ -127,6 +128,13 @@ export class Server<Peer extends AttestedPeer> {
     return { reason, version, examples, seconds, heldOut: this.#heldOut, workers }
   }
 
+  /** For workers that come when training is complete and everything is saved. */
+  farewell(lateWorkersMs: number): Farewell {
+    const { clock, events, signal } = this.#options
+    const [{ version }, { scores }, { heard }] = [this.#model, this.#heldOut, this.#attendance]
+    return new Farewell({ rules: this.#rules, version, scores, heard, lateWorkersMs, clock, events, signal })
+  }
+
   /** One connection from its hello to its end. */
   attend(arrival: Arrival<Peer>, hello: Hello): Promise<void> {
     const remote = remoteWorkerOf(this.#options, arrival, this.#pushes)
@@ -136,20 +144,21 @@ export class Server<Peer extends AttestedPeer> {
 
   /** ① The connection proves who the worker is; its Hello says which job, data plan and shard it works on. */
   #admit(remote: RemoteWorker<Peer>, hello: Hello): Session<Peer> {
-    const { describe, events, job, layout, server } = this.#options
+    const { describe, events } = this.#options
     const { evidence, workerIndex, withdrawn } = describe(remote.connection.peer)
     const inPlace = this.#attendance.sessionOf(hello.worker)
-    const [jobDigest, placementDigest, planDigest] = [job.digest, layout.placement.digest, this.#record.planDigest]
-    const expected = { jobDigest, placementDigest, planDigest, server, workers: job.workers, workerIndex }
-    verifyHello(hello, { ...expected, sessionInPlace: inPlace?.key })
+    verifyHello(hello, { ...this.#rules, workerIndex, sessionInPlace: inPlace?.key })
     const session = new Session(remote, hello, withdrawn)
     const { name, worker } = session
     const { examples, dataSource } = hello
     this.#record.joined({ worker, name, evidence, examples, dataSource }, hello.planDigest)
     this.#attendance.enter(session)
-    this.#forget(worker)
     events({ kind: 'peer-joined', peer: name, evidence })
     return session
+  }
+
+  get #rules(): AdmissionRules {
+    return rulesOf(this.#options, this.#record.planDigest)
   }
 
   /** Answers what the worker asks; answers overlap. Ends when the worker was told that training is over, and left. */
@@ -183,16 +192,9 @@ export class Server<Peer extends AttestedPeer> {
       for (const update of this.#pending.all) {
         const { lease, worker } = update
         if (lease === undefined || this.#plan.isCurrent(lease) || !this.#strategy.withdraw(update)) continue
-        this.#forget(worker)
         this.#drop(update, handedOutAgain(worker, lease))
       }
     })
-  }
-
-  /** Its next push counts once every server has it, whatever they had of it before. */
-  #forget(worker: number): void {
-    const { group } = this.#options
-    if (group.kind === 'leader') group.forget(worker)
   }
 
   /** ⑤ at once if asynchronous, at round's end if not. */
@@ -255,6 +257,7 @@ export class Server<Peer extends AttestedPeer> {
       push.values.release() // Expelled or replaced while the push was on its way.
       return
     }
+    const place = { worker, session: session.key, pull: push.pull }
     const answer = new Deferred<PushOutcome>()
     const lease = session.leases.shift()
     const update: PendingUpdate = { ...push, worker, lease, answer: (outcome) => answer.resolve(outcome) }
@@ -265,15 +268,11 @@ export class Server<Peer extends AttestedPeer> {
         if (!this.#pending.has(update)) return
         if (group.kind === 'leader' && this.#complete) this.#drop(update, trainingFinished(job.totalUpdates))
         else if (lease !== undefined && !this.#plan.isCurrent(lease)) {
-          // What it pushes next may be for the same version, and of another batch.
-          if (this.#attendance.sessionOf(worker) === session) this.#forget(worker)
           this.#drop(update, handedOutAgain(worker, lease))
         } else await this.#carryOut(this.#strategy.add(update, this.#situation()))
-        if (group.kind === 'follower' && job.synchronous && this.#pending.has(update))
-          group.held(worker, push.baseVersion)
+        if (group.kind === 'follower' && job.synchronous && this.#pending.has(update)) group.held(place)
       })
-    if (group.kind === 'leader' && job.synchronous)
-      group.everywhere(worker, push.baseVersion).then(add, () => undefined)
+    if (group.kind === 'leader' && job.synchronous) group.everywhere(place).then(add, () => undefined)
     else add()
   }
 
@@ -326,7 +325,8 @@ export class Server<Peer extends AttestedPeer> {
     } else if (command.kind === 'round') {
       const strategy = this.#strategy as Following<PendingUpdate>
       this.#inTurn(() => this.#carryOut(strategy.round(command.baseVersion, command.workers)))
-    } else {
+    } else if (command.kind === 'durable') this.#saver.declare(command.step)
+    else {
       this.#inTurn(async () => {
         const saved = this.#saver.save(this.#model, command.step, this.#progress, () => Promise.resolve())
         if (saved === undefined) group.saved(command.step, 'another save was under way')
@@ -383,14 +383,15 @@ export class Server<Peer extends AttestedPeer> {
   async #save(): Promise<void> {
     const [{ group }, step] = [this.#options, this.#model.version]
     // A follower saves when the leader says so, under the leader's step.
-    if (group.kind === 'leader') await this.#saver.save(this.#model, step, this.#progress, () => group.save(step))
+    if (group.kind !== 'leader') return
+    const failure = await this.#saver.save(this.#model, step, this.#progress, () => group.save(step))
+    if (failure === '') group.declareDurable(step)
   }
 
   get #progress(): Progress {
     const { examples, planDigest, seconds, workers } = this.#record
     const { positions } = this.#plan
     const [version, prepared, auditHead] = [this.#model.version, this.#preparing.saved, this.#options.audit?.head]
-    const { durableStep } = this.#saver
-    return { version, durableStep, examples, seconds, positions, planDigest, workers, prepared, auditHead }
+    return { version, examples, seconds, positions, planDigest, workers, prepared, auditHead }
   }
 }

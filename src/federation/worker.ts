@@ -81,6 +81,7 @@ class Worker<Peer extends AttestedPeer> {
   #models: PulledModel[] = []
   #scored: PulledModel | undefined
   #examples = 0
+  #nextPull = 0
   /** Since when there has been no server, and how often it was tried. */
   #alone: { since: number; attempts: number }
 
@@ -142,12 +143,16 @@ class Worker<Peer extends AttestedPeer> {
     if (withdrawn.aborted) withdraw()
     withdrawn.addEventListener('abort', withdraw)
     try {
-      const task = await this.#join(servers)
+      const joined = await this.#join(servers)
       for (const [server, { evidence }] of peers.entries()) {
         events({ kind: 'peer-joined', peer: serverName(server), evidence })
       }
       this.#alone = { since: Number.POSITIVE_INFINITY, attempts: 0 }
-      const scores = await this.#train(new Fleet(servers, layout, synchronous), task)
+      const numberPull = (): number => this.#nextPull++
+      const scores =
+        'scores' in joined
+          ? joined.scores
+          : await this.#train(new Fleet(servers, layout, { synchronous, numberPull }), joined)
       await servers[0]!.close()
       leaving ??= Promise.all(servers.slice(1).map((follower) => follower.leave(finished())))
       return scores
@@ -178,14 +183,20 @@ class Worker<Peer extends AttestedPeer> {
     throw mayRetry(reason) ? lost(`server ${server} could not be reached`, reason) : reason
   }
 
-  /** The first task. A leader that has lost what it told us was on disk was set back by its host, and is not followed. */
-  async #join(servers: readonly RemoteServer<Peer>[]): Promise<Task> {
+  /** The first task; or, where training is over, the final scores. A leader that has lost what it told us was on disk was set back by its host, and is not followed. */
+  async #join(servers: readonly RemoteServer<Peer>[]): Promise<Task | { readonly scores: Scores }> {
     const { acceptRollback = false, hello, layout, newestSeen } = this.#options
     const placementDigest = layout.placement.digest
     const join = (index: number): Promise<Joined> => servers[index]!.join({ ...hello, server: index, placementDigest })
     // The leader first: what it prepares, the others do not wait for.
     const leader = await join(0)
-    await Promise.all(servers.slice(1).map((_, follower) => join(follower + 1)))
+    const others = Promise.all(servers.slice(1).map((_, follower) => join(follower + 1)))
+    if (leader.kind === 'finished') {
+      // The others wait for us too; those that don't may be gone.
+      await others.catch(() => undefined)
+      return leader
+    }
+    await others
     if (newestSeen !== undefined) {
       const { step = 0 } = newestSeen
       if (leader.durableStep < step && !acceptRollback) throw rolledBack(step, leader.durableStep)

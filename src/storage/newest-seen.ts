@@ -3,8 +3,8 @@
  * A worker's memory of the newest checkpoint that its servers said is on disk, sealed, one file a job. A server that comes
  * back with an older one was rolled back by its host, or lost its disk.
  *
- * A server that leads keeps the like beside its checkpoints: what it has told workers, so that it does not begin anew behind
- * their backs when another server comes without its own.
+ * A server keeps the like beside its checkpoints: what workers were told, so that nobody begins anew behind their backs when
+ * another server comes without its own.
  *
  * The worker's own host may delete the file or bring back an older one: then the worker remembers less and is protected by
  * the other workers' memory only. It can't make the worker remember more, or another job's.

@@ -48,6 +48,7 @@ export interface GroupSettings extends ServerSettings {
   /** Of the table, on each server. */
   readonly maximumRows?: number
   readonly stores?: readonly MemoryCheckpoints[]
+  readonly acceptRollback?: boolean
   /** Starts these servers, and leaves the others to the test; all when absent. */
   readonly only?: readonly number[]
   /** Told of each connection between servers, as its follower holds it. */
@@ -55,7 +56,18 @@ export interface GroupSettings extends ServerSettings {
 }
 
 export function startServers(engine: Engine, settings: GroupSettings): ServerGroup {
-  const { servers, workers, totalUpdates, stores, maximumRows = 1000, only, onLink, job, ...rest } = settings
+  const {
+    servers,
+    workers,
+    totalUpdates,
+    stores,
+    maximumRows = 1000,
+    only,
+    onLink,
+    acceptRollback,
+    job,
+    ...rest
+  } = settings
   const layout = layoutOf(tableManifest, [table], servers)
   const wires = Array.from({ length: servers }, (_, server) => memoryWire(`server ${server}`))
   const connections: WorkerConnection[] = []
@@ -65,7 +77,7 @@ export function startServers(engine: Engine, settings: GroupSettings): ServerGro
   const running = started.map(([server, wire]) => {
     const group =
       server === 0
-        ? new Leader(options)
+        ? new Leader({ ...options, ...(acceptRollback !== undefined && { acceptRollback }) })
         : new Follower({
             ...options,
             server,

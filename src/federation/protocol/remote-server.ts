@@ -28,7 +28,10 @@ import type { PushOutcome, Task } from './remote-worker.ts'
 import { RowAssembly, rowIdParts, rowParts } from './row-transfer.ts'
 import type { Hello } from './worker-claims.ts'
 
-export interface Joined {
+export type Joined = Admitted | { readonly kind: 'finished'; readonly version: number; readonly scores: Scores }
+
+export interface Admitted {
+  readonly kind: 'admitted'
   readonly version: number
   readonly totalUpdates: number
   readonly durableStep: number
@@ -37,6 +40,8 @@ export interface Joined {
 }
 
 export interface OutgoingPull {
+  /** Ascending, never twice in one session, and the same at every server. */
+  readonly id: number
   readonly evaluate: boolean
   /** Of each table, ascending. */
   readonly rows: readonly Uint32Array[]
@@ -85,7 +90,6 @@ export class RemoteServer<Peer> {
   readonly #reader: MessageReader<ServerMessage>
   readonly #pulls = new Map<number, { readonly request: OutgoingPull; readonly answer: Deferred<PullAnswer> }>()
   readonly #pushes = new Map<number, Deferred<PushOutcome>>()
-  #nextPull = 0
   #failure: unknown
   /** Since the welcome; resolves when the stream has ended. */
   #listening: Promise<void> | undefined
@@ -111,23 +115,23 @@ export class RemoteServer<Peer> {
         await this.#takePrepared(message.value.part)
         continue
       }
+      if (message.case === 'finished') return { kind: 'finished', ...message.value }
       if (message.case !== 'welcome') throw unexpected('welcome', message.case)
       const welcome = message.value
       verifySameManifest(manifest, manifestFromWire(welcome.manifest))
       verifySameTables(tables, welcome.tables)
       this.#listening = this.#listen()
-      return { ...welcome, task: welcome.task }
+      return { kind: 'admitted', ...welcome, task: welcome.task }
     }
   }
 
   /** Resolves when everything that was asked for is in place. */
   async pull(request: OutgoingPull): Promise<PullAnswer> {
-    const id = this.#nextPull++
     const answer = new Deferred<PullAnswer>()
     if (this.#failure !== undefined) throw this.#failure
+    const { id, evaluate, rows, into } = request
     this.#pulls.set(id, { request, answer })
     await this.#exclusively(async () => {
-      const { evaluate, rows, into } = request
       const rowCounts = rows.map((ids) => ids.length)
       const held = into.heldVersion === undefined ? {} : { heldVersion: into.heldVersion }
       await this.#send({ case: 'pull', value: { id, evaluate, rowCounts, ...held } })

@@ -16,7 +16,7 @@
 //                                     ←       Applied | Dropped
 //                                     ←       Evaluate, in the place of Parameters (server 0)
 //   Pull(evaluate) …, Scores, Pull    →
-//                                     ←       Finished, in the place of Parameters (server 0)
+//                                     ←       Finished, in the place of Parameters (server 0), or of Welcome
 //
 // Every Pull is answered once, every Push is answered once, in whatever order. A push consumes the pull whose parameters it was
 // computed with, so it names neither a version nor rows. A worker may say Leave at any time; a server may say Refused at any
@@ -37,7 +37,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file cloister/v1/federation.proto.
  */
 export const file_cloister_v1_federation: GenFile = /*@__PURE__*/
-  fileDesc("ChxjbG9pc3Rlci92MS9mZWRlcmF0aW9uLnByb3RvEgtjbG9pc3Rlci52MSL2AwoNV29ya2VyTWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmNsb2lzdGVyLnYxLkhlbGxvSAASIQoEcHVzaBgCIAEoCzIRLmNsb2lzdGVyLnYxLlB1c2hIABIlCgZzbGljZXMYAyABKAsyEy5jbG9pc3Rlci52MS5TbGljZXNIABIlCgZzY29yZXMYBCABKAsyEy5jbG9pc3Rlci52MS5TY29yZXNIABIjCgVsZWF2ZRgFIAEoCzISLmNsb2lzdGVyLnYxLkxlYXZlSAASIQoEcHVsbBgGIAEoCzIRLmNsb2lzdGVyLnYxLlB1bGxIABIhCgRyb3dzGAcgASgLMhEuY2xvaXN0ZXIudjEuUm93c0gAEiwKCnJvd19zbGljZXMYCCABKAsyFi5jbG9pc3Rlci52MS5Sb3dTbGljZXNIABIxCgxjb250cmlidXRpb24YCSABKAsyGS5jbG9pc3Rlci52MS5Db250cmlidXRpb25IABIwCgxzZXJ2ZXJfaGVsbG8YCiABKAsyGC5jbG9pc3Rlci52MS5TZXJ2ZXJIZWxsb0gAEiEKBGhlbGQYCyABKAsyES5jbG9pc3Rlci52MS5IZWxkSAASIwoFc2F2ZWQYDCABKAsyEi5jbG9pc3Rlci52MS5TYXZlZEgAQgkKB21lc3NhZ2UilQUKDVNlcnZlck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmNsb2lzdGVyLnYxLldlbGNvbWVIABItCgpwYXJhbWV0ZXJzGAIgASgLMhcuY2xvaXN0ZXIudjEuUGFyYW1ldGVyc0gAEiUKBnNsaWNlcxgDIAEoCzITLmNsb2lzdGVyLnYxLlNsaWNlc0gAEicKB2FwcGxpZWQYBCABKAsyFC5jbG9pc3Rlci52MS5BcHBsaWVkSAASJwoHZHJvcHBlZBgFIAEoCzIULmNsb2lzdGVyLnYxLkRyb3BwZWRIABIpCghmaW5pc2hlZBgGIAEoCzIVLmNsb2lzdGVyLnYxLkZpbmlzaGVkSAASJwoHcmVmdXNlZBgHIAEoCzIULmNsb2lzdGVyLnYxLlJlZnVzZWRIABIpCghldmFsdWF0ZRgIIAEoCzIVLmNsb2lzdGVyLnYxLkV2YWx1YXRlSAASLAoKcm93X3NsaWNlcxgJIAEoCzIWLmNsb2lzdGVyLnYxLlJvd1NsaWNlc0gAEicKB3ByZXBhcmUYCiABKAsyFC5jbG9pc3Rlci52MS5QcmVwYXJlSAASKQoIcHJlcGFyZWQYCyABKAsyFS5jbG9pc3Rlci52MS5QcmVwYXJlZEgAEjQKDnNlcnZlcl93ZWxjb21lGAwgASgLMhouY2xvaXN0ZXIudjEuU2VydmVyV2VsY29tZUgAEiMKBXJvdW5kGA0gASgLMhIuY2xvaXN0ZXIudjEuUm91bmRIABIhCgRzYXZlGA4gASgLMhEuY2xvaXN0ZXIudjEuU2F2ZUgAEikKCGNvbXBsZXRlGA8gASgLMhUuY2xvaXN0ZXIudjEuQ29tcGxldGVIAEIJCgdtZXNzYWdlIrQBCgVIZWxsbxIQCghwcm90b2NvbBgBIAEoDRISCgpqb2JfZGlnZXN0GAIgASgMEhMKC3BsYW5fZGlnZXN0GAMgASgMEg4KBndvcmtlchgEIAEoDRIQCghleGFtcGxlcxgFIAEoDRIPCgdzZXNzaW9uGAYgASgMEhMKC2RhdGFfc291cmNlGAcgASgJEg4KBnNlcnZlchgIIAEoDRIYChBwbGFjZW1lbnRfZGlnZXN0GAkgASgMIrMBCgdXZWxjb21lEiUKCG1hbmlmZXN0GAEgAygLMhMuY2xvaXN0ZXIudjEuVGVuc29yEiIKBnRhYmxlcxgCIAMoCzISLmNsb2lzdGVyLnYxLlRhYmxlEg8KB3ZlcnNpb24YAyABKA0SFQoNdG90YWxfdXBkYXRlcxgEIAEoDRIUCgxkdXJhYmxlX3N0ZXAYBSABKA0SHwoEdGFzaxgGIAEoCzIRLmNsb2lzdGVyLnYxLlRhc2siTAoGVGVuc29yEgwKBG5hbWUYASABKAkSDQoFc2hhcGUYAiADKA0SJQoEcm9sZRgDIAEoDjIXLmNsb2lzdGVyLnYxLlRlbnNvclJvbGUiMgoFVGFibGUSDAoEbmFtZRgBIAEoCRINCgV3aWR0aBgCIAEoDRIMCgRyb3dzGAMgASgNIicKBFRhc2sSDQoFc2hhcmQYASABKA0SEAoIcG9zaXRpb24YAiABKA0iZAoEUHVsbBIKCgJpZBgBIAEoDRIQCghldmFsdWF0ZRgCIAEoCBIZCgxoZWxkX3ZlcnNpb24YAyABKA1IAIgBARISCgpyb3dfY291bnRzGAQgAygNQg8KDV9oZWxkX3ZlcnNpb24iIgoEUm93cxINCgV0YWJsZRgBIAEoDRILCgNpZHMYAiABKAwicAoKUGFyYW1ldGVycxIMCgRwdWxsGAEgASgNEg8KB3ZlcnNpb24YAiABKA0SDAoEaGVsZBgDIAEoCBIfCgR0YXNrGAQgASgLMhEuY2xvaXN0ZXIudjEuVGFzaxIUCgxkdXJhYmxlX3N0ZXAYBSABKA0iOQoJUm93U2xpY2VzEg0KBXRhYmxlGAEgASgNEg0KBWZpcnN0GAIgASgNEg4KBnZhbHVlcxgDIAEoDCI0CgRQdXNoEgwKBHB1bGwYASABKA0SEAoIZXhhbXBsZXMYAiABKA0SDAoEbG9zcxgDIAEoASIsCgZTbGljZXMSIgoGc2xpY2VzGAEgAygLMhIuY2xvaXN0ZXIudjEuU2xpY2UiNwoFU2xpY2USDgoGdGVuc29yGAEgASgNEg4KBm9mZnNldBgCIAEoDRIOCgZ2YWx1ZXMYAyABKAwiKQoIRXZhbHVhdGUSDAoEcHVsbBgBIAEoDRIPCgd2ZXJzaW9uGAIgASgNIvcBCgZTY29yZXMSDwoHdmVyc2lvbhgBIAEoDRIrCgRzdW1zGAIgAygLMh0uY2xvaXN0ZXIudjEuU2NvcmVzLlN1bXNFbnRyeRI3CgpoaXN0b2dyYW1zGAMgAygLMiMuY2xvaXN0ZXIudjEuU2NvcmVzLkhpc3RvZ3JhbXNFbnRyeRorCglTdW1zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4ARpJCg9IaXN0b2dyYW1zRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYuY2xvaXN0ZXIudjEuSGlzdG9ncmFtOgI4ASIbCglIaXN0b2dyYW0SDgoGY291bnRzGAEgAygBIigKB0FwcGxpZWQSDAoEcHVsbBgBIAEoDRIPCgd2ZXJzaW9uGAIgASgNIkQKB0Ryb3BwZWQSDAoEcHVsbBgBIAEoDRIMCgRjb2RlGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSDAoEaGludBgEIAEoCSJ9CghGaW5pc2hlZBIPCgd2ZXJzaW9uGAEgASgNEjEKBnNjb3JlcxgCIAMoCzIhLmNsb2lzdGVyLnYxLkZpbmlzaGVkLlNjb3Jlc0VudHJ5Gi0KC1Njb3Jlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAToCOAEiJgoFTGVhdmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJIjYKB1JlZnVzZWQSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEgwKBGhpbnQYAyABKAkiCQoHUHJlcGFyZSIcCgxDb250cmlidXRpb24SDAoEcGFydBgBIAEoDCIYCghQcmVwYXJlZBIMCgRwYXJ0GAEgASgMImwKC1NlcnZlckhlbGxvEhAKCHByb3RvY29sGAEgASgNEhIKCmpvYl9kaWdlc3QYAiABKAwSGAoQcGxhY2VtZW50X2RpZ2VzdBgDIAEoDBIOCgZzZXJ2ZXIYBCABKA0SDQoFc3RlcHMYBSADKA0iHQoNU2VydmVyV2VsY29tZRIMCgRzdGVwGAEgASgNIiwKBEhlbGQSDgoGd29ya2VyGAEgASgNEhQKDGJhc2VfdmVyc2lvbhgCIAEoDSIuCgVSb3VuZBIUCgxiYXNlX3ZlcnNpb24YASABKA0SDwoHd29ya2VycxgCIAMoDSIUCgRTYXZlEgwKBHN0ZXAYASABKA0iJgoFU2F2ZWQSDAoEc3RlcBgBIAEoDRIPCgdmYWlsdXJlGAIgASgJIhsKCENvbXBsZXRlEg8KB3N0b3BwZWQYASABKAgqewoKVGVuc29yUm9sZRIbChdURU5TT1JfUk9MRV9VTlNQRUNJRklFRBAAEhYKElRFTlNPUl9ST0xFX1dFSUdIVBABEh0KGVRFTlNPUl9ST0xFX1VOUkVHVUxBUklTRUQQAhIZChVURU5TT1JfUk9MRV9TVEFUSVNUSUMQAzJQCgpGZWRlcmF0aW9uEkIKBEpvaW4SGi5jbG9pc3Rlci52MS5Xb3JrZXJNZXNzYWdlGhouY2xvaXN0ZXIudjEuU2VydmVyTWVzc2FnZSgBMAFiBnByb3RvMw");
+  fileDesc("ChxjbG9pc3Rlci92MS9mZWRlcmF0aW9uLnByb3RvEgtjbG9pc3Rlci52MSL2AwoNV29ya2VyTWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmNsb2lzdGVyLnYxLkhlbGxvSAASIQoEcHVzaBgCIAEoCzIRLmNsb2lzdGVyLnYxLlB1c2hIABIlCgZzbGljZXMYAyABKAsyEy5jbG9pc3Rlci52MS5TbGljZXNIABIlCgZzY29yZXMYBCABKAsyEy5jbG9pc3Rlci52MS5TY29yZXNIABIjCgVsZWF2ZRgFIAEoCzISLmNsb2lzdGVyLnYxLkxlYXZlSAASIQoEcHVsbBgGIAEoCzIRLmNsb2lzdGVyLnYxLlB1bGxIABIhCgRyb3dzGAcgASgLMhEuY2xvaXN0ZXIudjEuUm93c0gAEiwKCnJvd19zbGljZXMYCCABKAsyFi5jbG9pc3Rlci52MS5Sb3dTbGljZXNIABIxCgxjb250cmlidXRpb24YCSABKAsyGS5jbG9pc3Rlci52MS5Db250cmlidXRpb25IABIwCgxzZXJ2ZXJfaGVsbG8YCiABKAsyGC5jbG9pc3Rlci52MS5TZXJ2ZXJIZWxsb0gAEiEKBGhlbGQYCyABKAsyES5jbG9pc3Rlci52MS5IZWxkSAASIwoFc2F2ZWQYDCABKAsyEi5jbG9pc3Rlci52MS5TYXZlZEgAQgkKB21lc3NhZ2UivgUKDVNlcnZlck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmNsb2lzdGVyLnYxLldlbGNvbWVIABItCgpwYXJhbWV0ZXJzGAIgASgLMhcuY2xvaXN0ZXIudjEuUGFyYW1ldGVyc0gAEiUKBnNsaWNlcxgDIAEoCzITLmNsb2lzdGVyLnYxLlNsaWNlc0gAEicKB2FwcGxpZWQYBCABKAsyFC5jbG9pc3Rlci52MS5BcHBsaWVkSAASJwoHZHJvcHBlZBgFIAEoCzIULmNsb2lzdGVyLnYxLkRyb3BwZWRIABIpCghmaW5pc2hlZBgGIAEoCzIVLmNsb2lzdGVyLnYxLkZpbmlzaGVkSAASJwoHcmVmdXNlZBgHIAEoCzIULmNsb2lzdGVyLnYxLlJlZnVzZWRIABIpCghldmFsdWF0ZRgIIAEoCzIVLmNsb2lzdGVyLnYxLkV2YWx1YXRlSAASLAoKcm93X3NsaWNlcxgJIAEoCzIWLmNsb2lzdGVyLnYxLlJvd1NsaWNlc0gAEicKB3ByZXBhcmUYCiABKAsyFC5jbG9pc3Rlci52MS5QcmVwYXJlSAASKQoIcHJlcGFyZWQYCyABKAsyFS5jbG9pc3Rlci52MS5QcmVwYXJlZEgAEjQKDnNlcnZlcl93ZWxjb21lGAwgASgLMhouY2xvaXN0ZXIudjEuU2VydmVyV2VsY29tZUgAEiMKBXJvdW5kGA0gASgLMhIuY2xvaXN0ZXIudjEuUm91bmRIABIhCgRzYXZlGA4gASgLMhEuY2xvaXN0ZXIudjEuU2F2ZUgAEikKCGNvbXBsZXRlGA8gASgLMhUuY2xvaXN0ZXIudjEuQ29tcGxldGVIABInCgdkdXJhYmxlGBAgASgLMhQuY2xvaXN0ZXIudjEuRHVyYWJsZUgAQgkKB21lc3NhZ2UitAEKBUhlbGxvEhAKCHByb3RvY29sGAEgASgNEhIKCmpvYl9kaWdlc3QYAiABKAwSEwoLcGxhbl9kaWdlc3QYAyABKAwSDgoGd29ya2VyGAQgASgNEhAKCGV4YW1wbGVzGAUgASgNEg8KB3Nlc3Npb24YBiABKAwSEwoLZGF0YV9zb3VyY2UYByABKAkSDgoGc2VydmVyGAggASgNEhgKEHBsYWNlbWVudF9kaWdlc3QYCSABKAwiswEKB1dlbGNvbWUSJQoIbWFuaWZlc3QYASADKAsyEy5jbG9pc3Rlci52MS5UZW5zb3ISIgoGdGFibGVzGAIgAygLMhIuY2xvaXN0ZXIudjEuVGFibGUSDwoHdmVyc2lvbhgDIAEoDRIVCg10b3RhbF91cGRhdGVzGAQgASgNEhQKDGR1cmFibGVfc3RlcBgFIAEoDRIfCgR0YXNrGAYgASgLMhEuY2xvaXN0ZXIudjEuVGFzayJMCgZUZW5zb3ISDAoEbmFtZRgBIAEoCRINCgVzaGFwZRgCIAMoDRIlCgRyb2xlGAMgASgOMhcuY2xvaXN0ZXIudjEuVGVuc29yUm9sZSIyCgVUYWJsZRIMCgRuYW1lGAEgASgJEg0KBXdpZHRoGAIgASgNEgwKBHJvd3MYAyABKA0iJwoEVGFzaxINCgVzaGFyZBgBIAEoDRIQCghwb3NpdGlvbhgCIAEoDSJkCgRQdWxsEgoKAmlkGAEgASgNEhAKCGV2YWx1YXRlGAIgASgIEhkKDGhlbGRfdmVyc2lvbhgDIAEoDUgAiAEBEhIKCnJvd19jb3VudHMYBCADKA1CDwoNX2hlbGRfdmVyc2lvbiIiCgRSb3dzEg0KBXRhYmxlGAEgASgNEgsKA2lkcxgCIAEoDCJwCgpQYXJhbWV0ZXJzEgwKBHB1bGwYASABKA0SDwoHdmVyc2lvbhgCIAEoDRIMCgRoZWxkGAMgASgIEh8KBHRhc2sYBCABKAsyES5jbG9pc3Rlci52MS5UYXNrEhQKDGR1cmFibGVfc3RlcBgFIAEoDSI5CglSb3dTbGljZXMSDQoFdGFibGUYASABKA0SDQoFZmlyc3QYAiABKA0SDgoGdmFsdWVzGAMgASgMIjQKBFB1c2gSDAoEcHVsbBgBIAEoDRIQCghleGFtcGxlcxgCIAEoDRIMCgRsb3NzGAMgASgBIiwKBlNsaWNlcxIiCgZzbGljZXMYASADKAsyEi5jbG9pc3Rlci52MS5TbGljZSI3CgVTbGljZRIOCgZ0ZW5zb3IYASABKA0SDgoGb2Zmc2V0GAIgASgNEg4KBnZhbHVlcxgDIAEoDCIpCghFdmFsdWF0ZRIMCgRwdWxsGAEgASgNEg8KB3ZlcnNpb24YAiABKA0i9wEKBlNjb3JlcxIPCgd2ZXJzaW9uGAEgASgNEisKBHN1bXMYAiADKAsyHS5jbG9pc3Rlci52MS5TY29yZXMuU3Vtc0VudHJ5EjcKCmhpc3RvZ3JhbXMYAyADKAsyIy5jbG9pc3Rlci52MS5TY29yZXMuSGlzdG9ncmFtc0VudHJ5GisKCVN1bXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBGkkKD0hpc3RvZ3JhbXNFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5jbG9pc3Rlci52MS5IaXN0b2dyYW06AjgBIhsKCUhpc3RvZ3JhbRIOCgZjb3VudHMYASADKAEiKAoHQXBwbGllZBIMCgRwdWxsGAEgASgNEg8KB3ZlcnNpb24YAiABKA0iRAoHRHJvcHBlZBIMCgRwdWxsGAEgASgNEgwKBGNvZGUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIMCgRoaW50GAQgASgJIn0KCEZpbmlzaGVkEg8KB3ZlcnNpb24YASABKA0SMQoGc2NvcmVzGAIgAygLMiEuY2xvaXN0ZXIudjEuRmluaXNoZWQuU2NvcmVzRW50cnkaLQoLU2NvcmVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4ASImCgVMZWF2ZRIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkiNgoHUmVmdXNlZBIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSDAoEaGludBgDIAEoCSIJCgdQcmVwYXJlIhwKDENvbnRyaWJ1dGlvbhIMCgRwYXJ0GAEgASgMIhgKCFByZXBhcmVkEgwKBHBhcnQYASABKAwiggEKC1NlcnZlckhlbGxvEhAKCHByb3RvY29sGAEgASgNEhIKCmpvYl9kaWdlc3QYAiABKAwSGAoQcGxhY2VtZW50X2RpZ2VzdBgDIAEoDBIOCgZzZXJ2ZXIYBCABKA0SDQoFc3RlcHMYBSADKA0SFAoMZHVyYWJsZV9zdGVwGAYgASgNIh0KDVNlcnZlcldlbGNvbWUSDAoEc3RlcBgBIAEoDSI1CgRIZWxkEg4KBndvcmtlchgBIAEoDRIPCgdzZXNzaW9uGAIgASgMEgwKBHB1bGwYAyABKA0iLgoFUm91bmQSFAoMYmFzZV92ZXJzaW9uGAEgASgNEg8KB3dvcmtlcnMYAiADKA0iFAoEU2F2ZRIMCgRzdGVwGAEgASgNIiYKBVNhdmVkEgwKBHN0ZXAYASABKA0SDwoHZmFpbHVyZRgCIAEoCSIXCgdEdXJhYmxlEgwKBHN0ZXAYASABKA0iGwoIQ29tcGxldGUSDwoHc3RvcHBlZBgBIAEoCCp7CgpUZW5zb3JSb2xlEhsKF1RFTlNPUl9ST0xFX1VOU1BFQ0lGSUVEEAASFgoSVEVOU09SX1JPTEVfV0VJR0hUEAESHQoZVEVOU09SX1JPTEVfVU5SRUdVTEFSSVNFRBACEhkKFVRFTlNPUl9ST0xFX1NUQVRJU1RJQxADMlAKCkZlZGVyYXRpb24SQgoESm9pbhIaLmNsb2lzdGVyLnYxLldvcmtlck1lc3NhZ2UaGi5jbG9pc3Rlci52MS5TZXJ2ZXJNZXNzYWdlKAEwAWIGcHJvdG8z");
 
 /**
  * @generated from message cloister.v1.WorkerMessage
@@ -225,6 +225,12 @@ export type ServerMessage = Message<"cloister.v1.ServerMessage"> & {
      */
     value: Complete;
     case: "complete";
+  } | {
+    /**
+     * @generated from field: cloister.v1.Durable durable = 16;
+     */
+    value: Durable;
+    case: "durable";
   } | { case: undefined; value?: undefined };
 };
 
@@ -242,7 +248,7 @@ export const ServerMessageSchema: GenMessage<ServerMessage> = /*@__PURE__*/
  */
 export type Hello = Message<"cloister.v1.Hello"> & {
   /**
-   * Version of this protocol that the worker speaks: 2.
+   * Version of this protocol that the worker speaks: 3.
    *
    * @generated from field: uint32 protocol = 1;
    */
@@ -462,7 +468,7 @@ export const TaskSchema: GenMessage<Task> = /*@__PURE__*/
  */
 export type Pull = Message<"cloister.v1.Pull"> & {
   /**
-   * Chosen by the worker, never twice on one stream.
+   * Chosen by the worker: ascending, never twice in one session, and the same at every server.
    *
    * @generated from field: uint32 id = 1;
    */
@@ -829,7 +835,7 @@ export const DroppedSchema: GenMessage<Dropped> = /*@__PURE__*/
   messageDesc(file_cloister_v1_federation, 18);
 
 /**
- * Training is over: instead of parameters.
+ * Training is over: instead of parameters, or of Welcome.
  *
  * @generated from message cloister.v1.Finished
  */
@@ -994,6 +1000,13 @@ export type ServerHello = Message<"cloister.v1.ServerHello"> & {
    * @generated from field: repeated uint32 steps = 5;
    */
   steps: number[];
+
+  /**
+   * The newest step that it knows to have been on disk at every server; 0 when there is none.
+   *
+   * @generated from field: uint32 durable_step = 6;
+   */
+  durableStep: number;
 };
 
 /**
@@ -1023,7 +1036,7 @@ export const ServerWelcomeSchema: GenMessage<ServerWelcome> = /*@__PURE__*/
   messageDesc(file_cloister_v1_federation, 26);
 
 /**
- * Follower to leader, synchronous mode: it holds this worker's whole push for this version.
+ * Follower to leader, synchronous mode: it holds this worker's whole push.
  *
  * @generated from message cloister.v1.Held
  */
@@ -1034,9 +1047,16 @@ export type Held = Message<"cloister.v1.Held"> & {
   worker: number;
 
   /**
-   * @generated from field: uint32 base_version = 2;
+   * Which push: the pull that it consumed, of this session.
+   *
+   * @generated from field: bytes session = 2;
    */
-  baseVersion: number;
+  session: Uint8Array;
+
+  /**
+   * @generated from field: uint32 pull = 3;
+   */
+  pull: number;
 };
 
 /**
@@ -1114,6 +1134,25 @@ export const SavedSchema: GenMessage<Saved> = /*@__PURE__*/
   messageDesc(file_cloister_v1_federation, 30);
 
 /**
+ * Leader to followers: every server has this step on disk.
+ *
+ * @generated from message cloister.v1.Durable
+ */
+export type Durable = Message<"cloister.v1.Durable"> & {
+  /**
+   * @generated from field: uint32 step = 1;
+   */
+  step: number;
+};
+
+/**
+ * Describes the message cloister.v1.Durable.
+ * Use `create(DurableSchema)` to create a new message.
+ */
+export const DurableSchema: GenMessage<Durable> = /*@__PURE__*/
+  messageDesc(file_cloister_v1_federation, 31);
+
+/**
  * Leader to followers: training is over, or was stopped.
  *
  * @generated from message cloister.v1.Complete
@@ -1130,7 +1169,7 @@ export type Complete = Message<"cloister.v1.Complete"> & {
  * Use `create(CompleteSchema)` to create a new message.
  */
 export const CompleteSchema: GenMessage<Complete> = /*@__PURE__*/
-  messageDesc(file_cloister_v1_federation, 31);
+  messageDesc(file_cloister_v1_federation, 32);
 
 /**
  * @generated from enum cloister.v1.TensorRole
