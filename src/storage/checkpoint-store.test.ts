@@ -155,6 +155,18 @@ test('the last K stay, and no file besides theirs', async () => {
   expect(Object.keys(await rowsOf(store, 9))).toHaveLength(9)
 })
 
+test('the step that every server has stays, however many came since, until another is said to be', async () => {
+  const store = await open({ keep: 2 })
+  await store.write(content(1))
+  await store.declareDurable(1)
+  for (const step of [2, 3, 4]) await store.write(content(step))
+  expect(store.steps).toEqual([1, 3, 4])
+  expect((await open({ keep: 2 })).steps).toEqual([1, 3, 4])
+  await store.declareDurable(4)
+  await store.write(content(5))
+  expect(store.steps).toEqual([4, 5])
+})
+
 test('what a crash leaves is cleared away', async () => {
   const store = await open()
   await store.write(content(1, [block('users', { 1: 1 })]))

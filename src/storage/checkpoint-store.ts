@@ -202,11 +202,12 @@ export class CheckpointStore {
     }
   }
 
+  /** And the one that every server has: while saves fail elsewhere, all would go back to it. */
   async #keepNewest(): Promise<void> {
-    const kept = this.steps.slice(-this.#options.keep)
-    const [oldest = 0] = kept
+    const [oldest = 0] = this.steps.slice(-this.#options.keep)
     const broken = [...this.#refused].filter(([step, { code }]) => step < oldest && damage.has(code))
-    await this.#forget([...this.steps.filter((step) => step < oldest), ...broken.map(([step]) => step)])
+    const old = this.steps.filter((step) => step < oldest && step !== this.#durable.step)
+    await this.#forget([...old, ...broken.map(([step]) => step)])
   }
 
   async #forget(steps: readonly number[]): Promise<void> {
