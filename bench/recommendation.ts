@@ -104,7 +104,6 @@ async function cloister(batch: number): Promise<{ figures: Figures; share: strin
         'workers=4',
         'data.categories={"scheme":"vocabulary","minimumCount":1,"maximumValues":1000000}',
         'data.heldOut={"scheme":"first","fraction":0.002}',
-        'training.mode={"name":"asynchronous"}',
         `training.batchSize=${batch}`,
         'training.evaluateEvery=0',
         `training.updates=${updates}`,
