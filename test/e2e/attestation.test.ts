@@ -14,7 +14,7 @@ async function deployed(job: Parameters<typeof smallJob>[0] = {}) {
   const sandbox = new Sandbox()
   const platform = sandbox.start(['platform', 'serve', 'D', '--port', '0', '--json'])
   await platform.says(/\n/)
-  await sandbox.run(['policy', 'init', 'policy.json', '--root', 'D/root.pem'])
+  await sandbox.prepare('policy', 'init', 'policy.json', '--root', 'D/root.pem')
   const file = sandbox.write('job.json', { ...smallJob(job), admission: sandbox.json('policy.json') })
   return { sandbox, file }
 }
@@ -122,7 +122,7 @@ describe('refused at the door', () => {
 
   test('a policy that names Intel refuses a simulated platform', async () => {
     const { sandbox } = await deployed()
-    await sandbox.run(['policy', 'init', 'intel.json'])
+    await sandbox.prepare('policy', 'init', 'intel.json')
     const file = sandbox.write('intel-job.json', { ...smallJob(), admission: sandbox.json('intel.json') })
     const { server, address } = await listening(sandbox, file)
     const data = await sandbox.synthesize()

@@ -40,8 +40,7 @@ export function smallRecommendation(
 }
 
 export async function synthesizeClicks(sandbox: Sandbox, rows = 4000): Promise<string> {
-  const { status, err } = await sandbox.run(['data', 'synthesize', 'criteo', 'logs', '--rows', String(rows)])
-  if (status !== 0) throw new Error(err)
+  await sandbox.prepare('data', 'synthesize', 'criteo', 'logs', '--rows', String(rows))
   return sandbox.path('logs')
 }
 
@@ -49,7 +48,7 @@ export async function synthesizeClicks(sandbox: Sandbox, rows = 4000): Promise<s
 export async function simulatedPlatform(sandbox: Sandbox): Promise<unknown> {
   const platform = sandbox.start(['platform', 'serve', 'platform', '--port', '0'])
   await platform.says(/PCCS/)
-  await sandbox.run(['policy', 'init', 'policy.json', '--root', 'platform/root.pem'])
+  await sandbox.prepare('policy', 'init', 'policy.json', '--root', 'platform/root.pem')
   return sandbox.json('policy.json')
 }
 

@@ -37,7 +37,7 @@ function enclaveIn(sandbox: Sandbox, name: string, { image = 'development', depl
 async function simulatedPlatform(sandbox: Sandbox) {
   const platform = sandbox.start(['platform', 'serve', 'platform', '--port', '0'])
   await platform.says(/PCCS/)
-  await sandbox.run(['policy', 'init', 'policy.json', '--root', 'platform/root.pem'])
+  await sandbox.prepare('policy', 'init', 'policy.json', '--root', 'platform/root.pem')
   return { ...smallJob(), admission: sandbox.json('policy.json') }
 }
 

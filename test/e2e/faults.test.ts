@@ -87,7 +87,7 @@ test('several machines: one index is one worker, one job is one job, a server th
   const data = await sandbox.synthesize()
   const platform = sandbox.start(['platform', 'serve', 'platform', '--port', '0', '--json'])
   await platform.says(/"pccsUrl"/)
-  await sandbox.run(['policy', 'init', 'policy.json', '--root', 'platform/root.pem'])
+  await sandbox.prepare('policy', 'init', 'policy.json', '--root', 'platform/root.pem')
   const admission = sandbox.json('policy.json')
   const job = sandbox.write('job.json', { ...smallJob(endless), admission })
   const other = sandbox.write('other.json', { ...smallJob({ updates: endless.updates + 1 }), admission })
@@ -165,7 +165,7 @@ test('a worker without a server waits as long as it was told, then says so', asy
   const data = await sandbox.synthesize()
   const platform = sandbox.start(['platform', 'serve', 'platform', '--port', '0'])
   await platform.says(/PCCS/)
-  await sandbox.run(['policy', 'init', 'policy.json', '--root', 'platform/root.pem'])
+  await sandbox.prepare('policy', 'init', 'policy.json', '--root', 'platform/root.pem')
   const job = sandbox.write('job.json', { ...smallJob(endless), admission: sandbox.json('policy.json') })
   const deployment = sandbox.write('deployment.json', {
     platform: { kind: 'simulated', directory: 'platform' },

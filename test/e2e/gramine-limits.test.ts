@@ -10,7 +10,7 @@ requires('gramine-limits').describe("inside Gramine's limits", () => {
     // The platform's service stands outside, as a PCCS does.
     const platform = sandbox.start(['platform', 'serve', 'platform', '--port', '0'])
     await platform.says(/PCCS/)
-    await sandbox.run(['policy', 'init', 'policy.json', '--root', 'platform/root.pem'])
+    await sandbox.prepare('policy', 'init', 'policy.json', '--root', 'platform/root.pem')
     const job = sandbox.write('job.json', { ...smallJob(), admission: sandbox.json('policy.json') })
     const deployment = sandbox.write('deployment.json', {
       platform: { kind: 'simulated', directory: 'platform' },

@@ -74,10 +74,15 @@ export class Sandbox {
     return this.start(args, options).exited
   }
 
+  /** Runs what the test is not about, and must succeed. */
+  async prepare(...args: readonly string[]): Promise<void> {
+    const { status, err } = await this.run(args)
+    if (status !== 0) throw new Error(err)
+  }
+
   /** A small synthetic set in `name`: `records` images in each of the six files. */
   async synthesize(name = 'images', records = 40): Promise<string> {
-    const { status, err } = await this.run(['data', 'synthesize', 'cifar10', name, '--records', String(records)])
-    if (status !== 0) throw new Error(err)
+    await this.prepare('data', 'synthesize', 'cifar10', name, '--records', String(records))
     return this.path(name)
   }
 }
