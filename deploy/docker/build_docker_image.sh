@@ -15,7 +15,7 @@ Usage: $name WORKLOAD FLAVOUR [PROXY]
 Environment:
   CLOISTER_PLATFORM       enclave, or simulated for a trial on any machine (default: enclave)
   CLOISTER_TAG            suffix of the tag (default: latest)
-  CLOISTER_BASE_IMAGE     instead of the flavour's base image; give it with its digest for a build that can be repeated
+  CLOISTER_BASE_IMAGE     instead of the flavour's base image, NAME:TAG@sha256:… for a build that can be repeated
   CLOISTER_NODE_IMAGE     image with Node.js and npm on Debian
   CLOISTER_CA             file with further certificate authorities in PEM
   CLOISTER_ENCLAVE_KEY    key that signs the enclave (default: ~/.config/gramine/enclave-key.pem)
@@ -51,7 +51,7 @@ case "$workload" in
   *) fail "expected recommendation_system or image_classification as WORKLOAD, got $workload" "$name --help" 2 ;;
 esac
 case "$flavour" in
-  default | azure) base=docker.io/library/ubuntu:24.04 ;;
+  default | azure) base='' ;; # the Dockerfile's
   anolisos) base=docker.io/openanolis/anolisos:8.10 ;;
   *) fail "expected azure, anolisos or default as FLAVOUR, got $flavour" "$name --help" 2 ;;
 esac
@@ -73,8 +73,8 @@ root="$(cd "$(dirname "$0")/../.." && pwd)"
 [ -e "$root/package-lock.json" ] || fail "$root is no checkout of the project" 'Run the script where it lies in a checkout.'
 
 set -- build --file "$root/deploy/docker/Dockerfile" --tag "$tag" \
-  --build-arg "BASE_IMAGE=$base" --build-arg "PLATFORM=$platform" \
-  --build-arg "FLAVOUR=$flavour" --build-arg "WORKLOAD=$workload"
+  --build-arg "PLATFORM=$platform" --build-arg "FLAVOUR=$flavour" --build-arg "WORKLOAD=$workload"
+[ -z "$base" ] || set -- "$@" --build-arg "BASE_IMAGE=$base"
 key=''
 if [ "$platform" = enclave ]; then
   key="${CLOISTER_ENCLAVE_KEY:-$HOME/.config/gramine/enclave-key.pem}"

@@ -3,9 +3,15 @@
 # Gramine, aesmd and the DCAP libraries on Ubuntu. Arguments: the packages that bring quotes their collateral.
 set -eu
 
+root="${CLOISTER_TEST_ROOT:-}"
 # shellcheck source=/dev/null
-. /etc/os-release
+. "$root/etc/os-release"
 codename="${VERSION_CODENAME:?expected Ubuntu or Debian}"
+if [ "$codename" = focal ] && [ "$(printf '%s\n' "$GRAMINE_VERSION" 1.9 | sort -V | head -n 1)" = 1.9 ]; then
+  echo "Gramine $GRAMINE_VERSION has no packages for Ubuntu 20.04: the last that had was 1.8" >&2
+  echo '  → Take a base of Ubuntu 22.04 or 24.04 (CLOISTER_BASE_IMAGE): a host with Ubuntu 20.04 and Linux 5.11 or newer runs it.' >&2
+  exit 1
+fi
 apt-get update
 apt-get install -y --no-install-recommends curl
 keyring() { # URL FILE
