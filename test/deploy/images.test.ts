@@ -11,10 +11,10 @@ import { directory, freshDirectories, program, run, told } from './scripts.ts'
 const root = resolve(import.meta.dirname, '../..')
 const read = (file: string): string => readFileSync(join(root, file), 'utf8')
 const chart = 'deploy/kubernetes/cloister'
-const yamlOf = (directory: string): string[] =>
-  readdirSync(join(root, directory), { recursive: true, encoding: 'utf8' })
+const yamlOf = (folder: string): string[] =>
+  readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
     .filter((name) => /\.(yaml|tpl)$/.test(name))
-    .map((name) => join(directory, name))
+    .map((name) => join(folder, name))
 
 const PINNED = /^docker\.io\/[a-z0-9/-]+:[\w.-]+@sha256:[0-9a-f]{64}$/
 /** Built here, so that it has no digest ahead. */
