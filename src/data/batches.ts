@@ -50,10 +50,15 @@ export class TrainingBatches {
     const all = shardOf(shard)
     checkShard(this.#dataset, { shard: all, batchSize })
     const first = position * batchSize
-    return Uint32Array.from({ length: batchSize }, (_, row) => {
-      const order = this.#order(shard, Math.floor((first + row) / all.length), all.length)
-      return all[order[(first + row) % all.length]!]!
-    })
+    const examples = new Uint32Array(batchSize)
+    for (let row = 0; row < batchSize; ) {
+      const epoch = Math.floor((first + row) / all.length)
+      const order = this.#order(shard, epoch, all.length)
+      const left = (epoch + 1) * all.length - first
+      for (let at = (first + row) % all.length; row < Math.min(left, batchSize); at++)
+        examples[row++] = all[order[at]!]!
+    }
+    return examples
   }
 
   #order(shard: number, epoch: number, examples: number): Uint32Array {

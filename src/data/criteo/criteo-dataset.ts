@@ -38,14 +38,14 @@ export class CriteoDataset implements Dataset {
     const dense = new Float32Array(examples * integerColumns)
     const ids = new Int32Array(examples * categoryColumns)
     const labels = new Int32Array(examples)
-    const words = new Int32Array(rowWords)
+    const words = new Int32Array(examples * rowWords)
     for (let example = 0; example < examples; example++) {
       const row = this.#selection[indices[example]!]
       if (row === undefined) throw new RangeError(`example ${indices[example]} of ${this.examples}`)
-      this.#rows.copyRow(row, words, 0)
-      this.#encoder.encode(words, dense, ids, example)
-      labels[example] = labelOf(words[0]!)
+      this.#rows.copyRow(row, words, example * rowWords)
+      labels[example] = labelOf(words[example * rowWords]!)
     }
+    this.#encoder.encode(words, dense, ids)
     return {
       dense: { shape: [examples, integerColumns], dtype: 'float32', data: dense },
       ids: { shape: [examples, categoryColumns], dtype: 'int32', data: ids },

@@ -5,8 +5,8 @@
  * job alone, whatever the data.
  */
 import { strict as assert } from 'node:assert'
-import { categoryColumns, integerColumns, isCategoryMissing, missingInteger } from './criteo-line.ts'
-import { mixed, slotOf } from './value-counts.ts'
+import { categoryColumns, integerColumns, isCategoryMissing, missingInteger, rowWords } from './criteo-line.ts'
+import { mixed } from './value-counts.ts'
 
 export type CategoryOptions =
   | {
@@ -51,17 +51,12 @@ export function needsAgreement({ dense, categories }: EncodingOptions): boolean 
   return dense === 'standardised' || categories.scheme === 'vocabulary'
 }
 
-interface Index {
-  readonly values: Uint32Array
-  /** 0: the slot is empty. */
-  readonly rows: Uint32Array
-}
-
 /** Shared by the data sets of a worker; ready at once if there is nothing to agree on. */
 export class CriteoEncoder {
   readonly options: EncodingOptions
   #dense: Agreement['dense'] = []
-  #indexes: readonly Index[] = []
+  /** By column. */
+  #indexes: readonly ValueIndex[] = []
   #ready: boolean
 
   constructor(options: EncodingOptions) {
@@ -71,32 +66,40 @@ export class CriteoEncoder {
 
   agree({ dense, vocabulary }: Agreement): void {
     this.#dense = dense
-    this.#indexes = vocabulary.map(indexOf)
+    this.#indexes = vocabulary.map((values) => new ValueIndex(values))
     this.#ready = true
   }
 
-  /** `words`: a row; 13 floats go to `dense` and 26 row ids to `ids`, for example number `example` of a batch. */
-  encode(words: Int32Array, dense: Float32Array, ids: Int32Array, example: number): void {
+  /**
+   * `words`: rows one behind the other; 13 floats of each go to `dense` and 26 row ids to `ids`. A column of all rows at a time: its
+   * values are looked up in one place.
+   */
+  encode(words: Int32Array, dense: Float32Array, ids: Int32Array): void {
     assert(this.#ready, 'rows are read after the workers agreed on their encoding')
+    const examples = words.length / rowWords
     for (let column = 0; column < integerColumns; column++) {
-      dense[example * integerColumns + column] = this.#denseValue(words[1 + column]!, column)
-    }
-    const { categories } = this.options
-    const rows = columnRows(categories)
-    const flags = words[0]!
-    for (let column = 0; column < categoryColumns; column++) {
-      const value = words[1 + integerColumns + column]! >>> 0
-      let local = outOfVocabulary
-      if (isCategoryMissing(flags, column)) local = missing
-      // The column is mixed in, so that columns that share values do not collide alike.
-      else if (categories.scheme === 'hash') {
-        local = firstValue + (mixed(value ^ mixed(column + 1)) % categories.buckets)
-      } else {
-        const index = this.#indexes[column]!
-        local = index.rows[slotOf(index.values, index.rows, value)]!
+      for (let example = 0; example < examples; example++) {
+        const value = words[example * rowWords + 1 + column]!
+        dense[example * integerColumns + column] = this.#denseValue(value, column)
       }
-      ids[example * categoryColumns + column] = column * rows + local
     }
+    const rows = columnRows(this.options.categories)
+    for (let column = 0; column < categoryColumns; column++) {
+      for (let example = 0; example < examples; example++) {
+        const at = example * rowWords
+        const isMissing = isCategoryMissing(words[at]!, column)
+        const local = isMissing ? missing : this.#localRow(words[at + 1 + integerColumns + column]! >>> 0, column)
+        ids[example * categoryColumns + column] = column * rows + local
+      }
+    }
+  }
+
+  /** Among those of its column. */
+  #localRow(value: number, column: number): number {
+    const { categories } = this.options
+    if (categories.scheme === 'vocabulary') return this.#indexes[column]!.rowOf(value)
+    // The column is mixed in, so that columns that share values do not collide alike.
+    return firstValue + (mixed(value ^ mixed(column + 1)) % categories.buckets)
   }
 
   /** A missing integer is 0: as the number 0 is under `log`, as the mean is when standardised. */
@@ -108,14 +111,33 @@ export class CriteoEncoder {
   }
 }
 
-/** At most half full, so that a search ends soon. */
-function indexOf(vocabulary: Uint32Array): Index {
-  const length = 2 ** Math.ceil(Math.log2(2 * vocabulary.length + 2))
-  const index = { values: new Uint32Array(length), rows: new Uint32Array(length) }
-  for (const [place, value] of vocabulary.entries()) {
-    const slot = slotOf(index.values, index.rows, value)
-    index.values[slot] = value
-    index.rows[slot] = firstValue + place
+/** Rows of a vocabulary's values. At most half full, so that a search ends soon; value and row lie in one line of the cache. */
+class ValueIndex {
+  /** Value and row of each slot; row 0: the slot is empty. */
+  readonly #slots: Uint32Array
+  readonly #mask: number
+
+  constructor(vocabulary: Uint32Array) {
+    const length = 2 ** Math.ceil(Math.log2(2 * vocabulary.length + 2))
+    this.#slots = new Uint32Array(2 * length)
+    this.#mask = length - 1
+    for (const [place, value] of vocabulary.entries()) {
+      const at = this.#find(value)
+      this.#slots[at] = value
+      this.#slots[at + 1] = firstValue + place
+    }
   }
-  return index
+
+  /** `outOfVocabulary`, which marks empty slots, for other values. */
+  rowOf(value: number): number {
+    return this.#slots[this.#find(value) + 1]!
+  }
+
+  /** Where `value` is, or belongs. */
+  #find(value: number): number {
+    for (let slot = mixed(value) & this.#mask; ; slot = (slot + 1) & this.#mask) {
+      const at = 2 * slot
+      if (this.#slots[at + 1] === outOfVocabulary || this.#slots[at] === value) return at
+    }
+  }
 }

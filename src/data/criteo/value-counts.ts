@@ -59,7 +59,7 @@ export class ValueCounts {
 }
 
 /** Where `value` is, or belongs: the first slot from its hash on that holds it or is empty (`used` 0). */
-export function slotOf(values: Uint32Array, used: Uint32Array, value: number): number {
+function slotOf(values: Uint32Array, used: Uint32Array, value: number): number {
   const mask = values.length - 1
   let slot = mixed(value) & mask
   while (used[slot] !== 0 && values[slot] !== value) slot = (slot + 1) & mask

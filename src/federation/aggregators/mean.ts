@@ -9,5 +9,7 @@ import type { Aggregator } from './aggregator.ts'
 export const mean: Aggregator = {
   name: 'mean',
   combine: (updates, shares) =>
-    updates.map((update, index) => tf.mul(update, shares[index]!)).reduce((sum, part) => tf.add(sum, part)),
+    updates.length === 1
+      ? updates[0]!
+      : updates.map((update, index) => tf.mul(update, shares[index]!)).reduce((sum, part) => tf.add(sum, part)),
 }
