@@ -83,6 +83,7 @@ async function serve(session: RoleSession, index: number): Promise<void> {
         totalUpdates: training.updates,
         evaluateEvery: training.evaluateEvery,
         saveEvery: deployment.saveEvery,
+        saveEveryMs: deployment.saveEveryMs,
         synchronous,
         minimumToStart: training.minimumToStart,
         ...(training.moveShards !== undefined && { moveShardsAfterMs: training.moveShards.afterMs }),

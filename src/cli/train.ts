@@ -32,11 +32,12 @@ async function noIdentities(): Promise<never> {
   })
 }
 
-/** One party that holds everything. */
+/** One party that holds everything, and sends nothing. */
 function ofOneParty(job: Job): Job {
   const own = { partition: { scheme: 'own' } } as const
   // A spread of one union in another: TypeScript does not follow which variant it is.
-  return { ...job, servers: 1, workers: 1, data: { ...job.data, ...own } } as Job
+  const training = { ...job.training, transfer: 'float32' }
+  return { ...job, servers: 1, workers: 1, training, data: { ...job.data, ...own } } as Job
 }
 
 /** What a federation agrees on before training, agreed on by one. */

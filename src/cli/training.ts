@@ -50,9 +50,9 @@ export async function openTraining(
   try {
     const share = await shareOf(job, data, index)
     const model = workload.createModel()
-    const { batchSize } = job.training
+    const { batchSize, transfer } = job.training
     events({ kind: 'progress', activity: 'trace', done: 0, total: 1 })
-    const step = compileTraining(engine, model, batchSize)
+    const step = compileTraining(engine, model, batchSize, transfer)
     const evaluation = compileEvaluation(engine, model, evaluationBatchSize)
     events({ kind: 'progress', activity: 'trace', done: 1, total: 1 })
     if (index === 0) {

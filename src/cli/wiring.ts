@@ -68,7 +68,7 @@ const aggregator: Aggregator = mean
 export function layoutOf(job: Job, model: Model): FleetLayout {
   const manifest = manifestOf(model.variables)
   const { tables } = model
-  return { manifest, tables, placement: place(manifest, tables, job.servers) }
+  return { manifest, tables, placement: place(manifest, tables, job.servers), transfer: job.training.transfer }
 }
 
 export interface ModelPart {
@@ -96,6 +96,7 @@ export function createModelState(
     optimizer: createOptimizer(job),
     aggregator,
     weightDecay: job.training.weightDecay,
+    transfer: layout.transfer,
     tables: { specs: model.tables, seed: job.seed, maximumRows },
     ...(saved ?? { values: initial() }),
   })

@@ -82,8 +82,10 @@ export const deploymentSchema = v.strictObject({
     host: '127.0.0.1',
     port: 0,
   }),
-  /** Servers save their state every so many updates, and at the end; server 0 says when. */
-  saveEvery: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 100),
+  /** Servers save their state when so long has passed since they last began to, and at the end; 0: not by time. Server 0 says when. */
+  saveEveryMs: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 60_000),
+  /** And every so many updates; 0: not by updates. */
+  saveEvery: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 0),
   /** So many checkpoints stay on disk. */
   keepCheckpoints: v.optional(v.pipe(v.number(), v.integer(), v.minValue(2), v.maxValue(1000)), 3),
   /** How long a worker waits for a lost server before it gives up. */

@@ -68,6 +68,11 @@ const mode = v.variant('name', [
 
 export const trainingSchema = v.strictObject({
   mode: v.optional(mode, { name: 'asynchronous', stalenessExponent: 0, prefetch: false }),
+  /**
+   * How parameters, rows and gradients travel between server and workers. bfloat16 halves the traffic; the server keeps and updates float32, and
+   * scores, statistics, checkpoints and the released model are float32.
+   */
+  transfer: v.optional(v.picklist(['float32', 'bfloat16']), 'float32'),
   /** Examples of one worker's step. */
   batchSize: v.pipe(count, v.maxValue(65_536)),
   /** Updates that the server applies before the job is finished. */

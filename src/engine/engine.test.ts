@@ -4,6 +4,8 @@ import * as tf from '@tensorflow/tfjs'
 import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
 import { cacheDirectory, requires } from '../../test/requirements.ts'
+import { fromBfloat16, toBfloat16 } from '../models/bfloat16.ts'
+import { RandomStream } from '../models/philox.ts'
 import type { Engine, HostTensor, ProgramDefinition, TypedArray } from './engine.ts'
 import { createJavascriptEngine } from './javascript.ts'
 import { engineDirectory } from './locate.ts'
@@ -169,11 +171,50 @@ function contract(kind: Engine['kind'], create: () => Engine): void {
       expect([...y!.data]).toEqual(special)
     })
 
+    test('bfloat16 comes in as float32 and goes out rounded to the nearest', async () => {
+      const x = { shape: [3], dtype: 'bfloat16', data: toBfloat16(Float32Array.of(1, -0.15625, 3e38)) } as const
+      const definition: ProgramDefinition = {
+        name: 'third',
+        inputs: { x },
+        build: ({ x }) => ({ whole: tf.div(x!, 3), half: tf.div(x!, 3), flag: tf.greater(x!, 0) }),
+        rounded: new Set(['half']),
+      }
+      const { whole, half, flag } = await values(definition, { x })
+      expect(whole).toMatchObject({ shape: [3], dtype: 'float32' })
+      expect([...whole!.data].map((value) => value * 3)[1]).toBeCloseTo(-0.15625, 6)
+      expect(half).toEqual({ shape: [3], dtype: 'bfloat16', data: toBfloat16(whole!.data as Float32Array) })
+      expect(flag).toEqual({ shape: [3], dtype: 'int32', data: Int32Array.of(1, 0, 1) })
+    })
+
+    test('bfloat16: every pattern of normal numbers, ties and infinities is rounded as toBfloat16 does', async () => {
+      const random = new RandomStream(1, 'patterns')
+      const patterns = Uint32Array.from({ length: 1 << 15 }, (_, index) => {
+        const lower = index % 4 === 0 ? 0x8000 : Math.floor(random.uniform() * 2 ** 16)
+        return ((Math.floor(random.uniform() * 2 ** 16) << 16) | lower) >>> 0
+      }).filter((bits) => (bits & 0x7fff_ffff) <= 0x7f80_0000 && (bits & 0x7f80_0000) !== 0)
+      const data = new Float32Array(patterns.buffer)
+      const x = { shape: [data.length], dtype: 'float32', data } as const
+      const definition = { name: 'round', inputs: { x }, build: ({ x }: { x?: tf.Tensor }) => ({ y: x! }) }
+      const { y } = await values({ ...definition, rounded: new Set(['y']) }, { x })
+      expect(y!.data).toEqual(toBfloat16(data))
+      const back = { name: 'widen', inputs: { y: y! }, build: ({ y }: { y?: tf.Tensor }) => ({ x: y! }) }
+      expect((await values(back, { y: y! })).x!.data).toEqual(fromBfloat16(y!.data as Uint16Array))
+    })
+
+    test('bfloat16: NaN stays one', async () => {
+      const x = float32([2], Number.NaN, 1)
+      const { y } = await values(
+        { name: 'nan', inputs: { x }, build: ({ x }) => ({ y: x! }), rounded: new Set(['y']) },
+        { x },
+      )
+      expect([...fromBfloat16(y!.data as Uint16Array)]).toEqual([Number.NaN, 1])
+    })
+
     describe('tensors', () => {
       test('are zero unless filled, whatever their shape', () => {
         const shapes = fc.array(fc.nat(4), { maxLength: 4 })
         fc.assert(
-          fc.property(shapes, fc.constantFrom('float32', 'int32', 'uint8'), (shape, dtype) => {
+          fc.property(shapes, fc.constantFrom('float32', 'bfloat16', 'int32', 'uint8'), (shape, dtype) => {
             const tensor = engine.tensor({ shape, dtype })
             expect(tensor.data.length).toBe(shape.reduce((a, b) => a * b, 1))
             expect(tensor.data.every((value) => value === 0)).toBe(true)
@@ -217,6 +258,7 @@ function contract(kind: Engine['kind'], create: () => Engine): void {
         ['another size', { x: float32([2, 3], 1, 2, 3, 4, 5, 6) }],
         ['another element type', { x: { ...mixedInputs.x, dtype: 'int32' } }],
         ['another array type', { x: { ...mixedInputs.x, data: new Int32Array(4) } }],
+        ['halves', { x: { ...mixedInputs.x, dtype: 'bfloat16', data: new Uint16Array(4) } }],
         ['wider elements', { x: { ...mixedInputs.x, data: new Float64Array(4) } }],
         ['too little data', { x: float32([2, 2], 1) }],
         ['too much data', { x: float32([2, 2], 1, 2, 3, 4, 5) }],

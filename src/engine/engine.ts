@@ -7,14 +7,17 @@
 import type * as tf from '@tensorflow/tfjs'
 import type { DataType } from '../models/model.ts'
 
+/** bfloat16 is how float32 may lie in memory and travel: a program that has such inputs computes with float32. */
+export type ElementType = DataType | 'bfloat16'
+
 export interface TensorSpec {
   readonly shape: readonly number[]
-  readonly dtype: DataType
+  readonly dtype: ElementType
 }
 
 export type Signature = Readonly<Record<string, TensorSpec>>
 
-export type TypedArray = Float32Array | Int32Array | Uint8Array
+export type TypedArray = Float32Array | Int32Array | Uint8Array | Uint16Array
 
 /** Values in JavaScript memory. `data.length` is the product of `shape`. */
 export interface HostTensor extends TensorSpec {
@@ -35,6 +38,8 @@ export interface ProgramDefinition {
   readonly inputs: Signature
   /** Pure: same inputs, same outputs. Reading a value (`dataSync`) inside is an error when traced. */
   readonly build: (inputs: Record<string, tf.Tensor>) => Record<string, tf.Tensor>
+  /** Outputs of float32 that are given as bfloat16, rounded to the nearest. */
+  readonly rounded?: ReadonlySet<string>
 }
 
 export interface RunOptions {

@@ -177,6 +177,7 @@ export function native({ operation, index }: GraphOutput): NativeOutput {
 
 const elementBytes: Readonly<Record<GraphDataType, number>> = {
   float32: 4,
+  bfloat16: 2,
   int32: 4,
   uint8: 1,
   int64: 8,

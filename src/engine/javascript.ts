@@ -5,6 +5,7 @@
  */
 import { setImmediate } from 'node:timers/promises'
 import * as tf from '@tensorflow/tfjs'
+import { fromBfloat16, toBfloat16 } from '../models/bfloat16.ts'
 import { silenceAdvertisement, withBackend } from './backend.ts'
 import type {
   Engine,
@@ -19,7 +20,7 @@ import type {
 import { EngineError } from './engine-error.ts'
 import { mendGradients } from './kernels/gradients.ts'
 import { mendResizing } from './kernels/resizing.ts'
-import { checkInputs, checkTensor, elementCount, selectOutputs, viewOf } from './signature.ts'
+import { bytesOf, checkInputs, checkTensor, selectOutputs, viewOf } from './signature.ts'
 
 export function createJavascriptEngine(): Engine {
   silenceAdvertisement()
@@ -76,13 +77,14 @@ function compile(definition: ProgramDefinition): Program {
 }
 
 function compute(
-  { name, build }: ProgramDefinition,
+  { name, build, rounded }: ProgramDefinition,
   inputs: Readonly<Record<string, HostTensor>>,
   wanted: RunOptions['outputs'],
 ): Record<string, EngineTensor> {
   return withBackend('cpu', () => {
     const tensors = tf.tidy(() => {
       const bound = Object.entries(inputs).map(([field, { data, shape, dtype }]) => {
+        if (data instanceof Uint16Array) return [field, tf.tensor(fromBfloat16(data), [...shape])] as const
         const values = dtype === 'uint8' ? Int32Array.from(data) : data
         return [field, tf.tensor(values, [...shape], dtype === 'float32' ? 'float32' : 'int32')] as const
       })
@@ -90,7 +92,9 @@ function compute(
     })
     try {
       const chosen = selectOutputs(name, Object.keys(tensors), wanted)
-      return Object.fromEntries(chosen.map((output) => [output, copyOut(tensors[output]!)]))
+      return Object.fromEntries(
+        chosen.map((output) => [output, copyOut(tensors[output]!, rounded?.has(output) === true)]),
+      )
     } finally {
       tf.dispose(tensors)
     }
@@ -98,17 +102,16 @@ function compute(
 }
 
 /** Truth values become int32, as the traced program gives them. */
-function copyOut(tensor: tf.Tensor): EngineTensor {
+function copyOut(tensor: tf.Tensor, round: boolean): EngineTensor {
+  const { shape } = tensor
   const dtype = tensor.dtype === 'float32' ? 'float32' : 'int32'
   const values = tensor.dataSync()
-  return arrayTensor(
-    { shape: tensor.shape, dtype },
-    dtype === 'float32' ? Float32Array.from(values) : Int32Array.from(values),
-  )
+  if (round) return arrayTensor({ shape, dtype: 'bfloat16' }, toBfloat16(Float32Array.from(values)))
+  return arrayTensor({ shape, dtype }, dtype === 'float32' ? Float32Array.from(values) : Int32Array.from(values))
 }
 
 function zeros(spec: TensorSpec): TypedArray {
-  return viewOf(spec.dtype, new ArrayBuffer(elementCount(spec.shape) * (spec.dtype === 'uint8' ? 1 : 4)))
+  return viewOf(spec.dtype, new ArrayBuffer(bytesOf(spec)))
 }
 
 function arrayTensor({ shape, dtype }: TensorSpec, data: TypedArray): EngineTensor {

@@ -10,7 +10,7 @@ export interface GraphOutput {
   readonly dtype: GraphDataType
 }
 
-export type GraphDataType = 'float32' | 'int32' | 'bool' | 'uint8' | 'int64' | 'uint64'
+export type GraphDataType = 'float32' | 'bfloat16' | 'int32' | 'bool' | 'uint8' | 'int64' | 'uint64'
 
 /** `i:` int, `f:` float … are told apart by this tag since JavaScript has one number type. */
 export type Attribute =

@@ -75,7 +75,7 @@ const random = /^(random\w*|truncatedNormal|rand)__op$/
 class Recorder implements tf.KernelBackend {
   #trace: Trace | undefined
 
-  trace(graph: Graph, { name, inputs, build }: ProgramDefinition): Recording {
+  trace(graph: Graph, { name, inputs, build, rounded }: ProgramDefinition): Recording {
     assert(this.#trace === undefined, 'a trace inside a trace')
     const trace: Trace = { program: name, graph, entries: new Map(), captured: new Map() }
     this.#trace = trace
@@ -86,13 +86,16 @@ class Recorder implements tf.KernelBackend {
         const bound = Object.entries(inputs).map(([input, { shape, dtype }]) => {
           const placeholder = graph.placeholder(input, shape, dtype)
           placeholders.set(input, placeholder)
-          // TensorFlow.js has no uint8: the program sees int32.
-          const value = dtype === 'uint8' ? cast(graph, placeholder, 'int32') : placeholder
+          // TensorFlow.js has no uint8 and no bfloat16: the program sees int32 and float32.
+          const seen = { uint8: 'int32', bfloat16: 'float32', int32: undefined, float32: undefined } as const
+          const wider = seen[dtype]
+          const value = wider === undefined ? placeholder : cast(graph, placeholder, wider)
           return [input, tf.engine().makeTensorFromTensorInfo(this.#keep(value, ''))] as const
         })
         for (const [output, tensor] of Object.entries(build(Object.fromEntries(bound)))) {
           const value = this.#resolve(tensor)
-          outputs.set(output, graph.output(output, value.dtype === 'bool' ? cast(graph, value, 'int32') : value))
+          const given = value.dtype === 'bool' ? 'int32' : rounded?.has(output) ? 'bfloat16' : value.dtype
+          outputs.set(output, graph.output(output, given === value.dtype ? value : cast(graph, value, given)))
         }
       })
       this.#checkVariables(trace)

@@ -3,11 +3,10 @@
  * What is checked before an engine sees a value: native code trusts its caller with sizes, so nothing whose length, shape,
  * element type or name differs from what the program declared gets further than this.
  */
-import type { DataType } from '../models/model.ts'
-import type { HostTensor, Signature, TensorSpec, TypedArray } from './engine.ts'
+import type { ElementType, HostTensor, Signature, TensorSpec, TypedArray } from './engine.ts'
 import { EngineError } from './engine-error.ts'
 
-const arrays = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array } as const
+const arrays = { float32: Float32Array, bfloat16: Uint16Array, int32: Int32Array, uint8: Uint8Array } as const
 
 export function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1)
@@ -18,7 +17,7 @@ export function bytesOf({ shape, dtype }: TensorSpec): number {
 }
 
 /** Elements of `dtype` over the bytes of `buffer`, which it does not copy. */
-export function viewOf(dtype: DataType, buffer: ArrayBuffer): TypedArray {
+export function viewOf(dtype: ElementType, buffer: ArrayBuffer): TypedArray {
   return new arrays[dtype](buffer)
 }
 

@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert'
 import * as tf from '@tensorflow/tfjs'
+import { type Transfer, transferOf } from '../models/bfloat16.ts'
 import type { Model, ModelTable, ModelVariable } from '../models/model.ts'
 import type { Engine, EngineTensor, HostTensor, Program, TensorSpec } from './engine.ts'
 import { withLayerNames } from './layer-names.ts'
@@ -60,15 +61,27 @@ export function rowCapacity(model: Pick<Model, 'batch'>, { name, field }: ModelT
   return batchSize * elementCount(ids.shape)
 }
 
-export function compileTraining(engine: Engine, model: Model, batchSize: number): TrainingStep {
+/** `transfer`: how parameters and rows go in and their gradients come out; statistics are float32 always. */
+export function compileTraining(
+  engine: Engine,
+  model: Model,
+  batchSize: number,
+  transfer: Transfer = 'float32',
+): TrainingStep {
+  const trained = model.variables.filter(({ role }) => role !== 'statistic')
+  const gradients = [
+    ...trained.map(({ name }) => `gradient/${name}`),
+    ...model.tables.map(({ name }) => `rowGradient/${name}`),
+  ]
   const program = engine.compile({
     name: 'train',
     inputs: {
-      ...parameterSpecs(model.variables),
-      ...batchSpecs(model, batchSize),
+      ...parameterSpecs(model.variables, transfer),
+      ...batchSpecs(model, batchSize, transfer),
       seed: { shape: [2], dtype: 'int32' },
     },
     build: (inputs) => binding(model.variables, inputs, () => train(model, inputs)),
+    ...(transfer === 'bfloat16' && { rounded: new Set(gradients) }),
   })
   return {
     async run(parameters, batch, seed, options = {}) {
@@ -94,7 +107,7 @@ export function compileTraining(engine: Engine, model: Model, batchSize: number)
 export function compileEvaluation(engine: Engine, model: Model, batchSize: number): EvaluationStep {
   const program: Program = engine.compile({
     name: 'evaluate',
-    inputs: { ...parameterSpecs(model.variables), ...batchSpecs(model, batchSize) },
+    inputs: { ...parameterSpecs(model.variables, 'float32'), ...batchSpecs(model, batchSize, 'float32') },
     build: (inputs) =>
       binding(model.variables, inputs, () => withLayerNames(() => model.evaluate(batchOf(model, inputs)))),
   })
@@ -203,20 +216,24 @@ function binding<T>(variables: readonly ModelVariable[], inputs: Tensors, body: 
   }
 }
 
-function parameterSpecs(variables: readonly ModelVariable[]): Record<string, TensorSpec> {
+function parameterSpecs(variables: readonly ModelVariable[], transfer: Transfer): Record<string, TensorSpec> {
   const names = new Set(variables.map(({ name }) => name))
   assert.equal(names.size, variables.length, 'the names of a model’s variables must differ')
-  return Object.fromEntries(variables.map(({ name, shape }) => [`parameter/${name}`, { shape, dtype: 'float32' }]))
+  const specs = variables.map(({ name, shape, role }): [string, TensorSpec] => [
+    `parameter/${name}`,
+    { shape, dtype: transferOf(role, transfer) },
+  ])
+  return Object.fromEntries(specs)
 }
 
-function batchSpecs(model: Model, batchSize: number): Record<string, TensorSpec> {
+function batchSpecs(model: Model, batchSize: number, transfer: Transfer): Record<string, TensorSpec> {
   const fields = Object.entries(model.batch).map(([field, { shape, dtype }]): [string, TensorSpec] => [
     `batch/${field}`,
     { shape: [batchSize, ...shape], dtype },
   ])
   const rows = model.tables.map((table): [string, TensorSpec] => [
     `batch/rows/${table.name}`,
-    { shape: [rowCapacity(model, table, batchSize), table.width], dtype: 'float32' },
+    { shape: [rowCapacity(model, table, batchSize), table.width], dtype: transfer },
   ])
   return Object.fromEntries([...fields, ...rows])
 }

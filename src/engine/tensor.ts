@@ -17,6 +17,7 @@ export const nativeTypes: Readonly<Record<GraphDataType, number>> = {
   uint8: 4,
   int64: 9,
   bool: 10,
+  bfloat16: 14,
   uint64: 23,
 }
 

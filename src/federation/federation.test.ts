@@ -1,5 +1,6 @@
 /** Server and workers together over the in-memory transport, when all goes well. */
 import { afterAll, describe, expect, test } from 'vitest'
+import { FakeClock } from '../../test/support/fake-clock.ts'
 import {
   allOf,
   batchSize,
@@ -205,6 +206,23 @@ describe('synchronous', () => {
     expect(kinds(server.events, 'checkpointed').map(({ step }) => step)).toEqual([3, 6])
     expect(server.saved.map(({ version }) => version)).toEqual([6])
   })
+})
+
+test('saves when the time has come, counted from the last save', async () => {
+  const clock = new FakeClock()
+  const settings = { createStrategy: () => allOf(1), clock, job: { totalUpdates: 7, saveEveryMs: 100 } }
+  const server = startServer(engine, {
+    ...settings,
+    events: ({ kind }) => {
+      if (kind === 'update') clock.advance(40)
+    },
+  })
+  await finished(
+    server,
+    startWorker(engine, () => server.wire, 0, { training: linearTraining(engine) }),
+  )
+  // Updates end at 40, 80, 120, …: the first save begins at 120, the second at 240; the last is that of the end.
+  expect(server.checkpoints.steps).toEqual([3, 6, 7])
 })
 
 describe('asynchronous', () => {

@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import type { Engine, EngineTensor } from '../engine/engine.ts'
+import { type Transfer, transferOf } from '../models/bfloat16.ts'
 import type { Scores } from './evaluation.ts'
 import { FederationError } from './federation-error.ts'
 import type { Manifest } from './manifest.ts'
@@ -13,12 +14,15 @@ import { type Placement, rowsByServer, type ServerRows } from './placement.ts'
 import type { PullTarget, RemoteServer } from './protocol/remote-server.ts'
 import type { PushOutcome, Task } from './protocol/remote-worker.ts'
 import type { TableSpec } from './row-initializer.ts'
+import type { Values } from './tensor-set.ts'
 import type { ComputedUpdate } from './training.ts'
 
 export interface FleetLayout {
   readonly manifest: Manifest
   readonly tables: readonly TableSpec[]
   readonly placement: Placement
+  /** How parameters, rows and gradients travel in training; what is scored travels as float32. */
+  readonly transfer: Transfer
 }
 
 /** Where one pull's answer lies: parameters of the whole model, and the rows that a batch touches. */
@@ -27,20 +31,21 @@ export class PulledModel {
   /** By table; at least as many rows as the batch touches. */
   readonly rows: readonly EngineTensor[]
   /** By server: its dense tensors, in its own manifest's order. */
-  readonly dense: readonly (readonly Float32Array[])[]
+  readonly dense: readonly (readonly Values[])[]
   /** By server: version of what `dense` holds. */
   readonly held: (number | undefined)[]
 
-  constructor(engine: Engine, { manifest, placement }: FleetLayout, rows: readonly EngineTensor[]) {
-    this.parameters = new Map(
-      manifest.map(({ name, shape }) => [name, engine.tensor({ shape, dtype: 'float32' })] as const),
-    )
+  constructor(engine: Engine, { manifest, placement }: FleetLayout, transfer: Transfer, rows: readonly EngineTensor[]) {
+    const tensors = manifest.map(({ name, shape, role }) => {
+      return [name, engine.tensor({ shape, dtype: transferOf(role, transfer) })] as const
+    })
+    this.parameters = new Map(tensors)
     this.rows = rows
     const servers = Array.from({ length: placement.servers }, (_, server) => server)
     this.dense = servers.map((server) =>
       manifest
         .filter((_, index) => placement.tensors[index] === server)
-        .map(({ name }) => this.parameters.get(name)?.data as Float32Array),
+        .map(({ name }) => this.parameters.get(name)?.data as Values),
     )
     this.held = servers.map(() => undefined)
   }
@@ -155,7 +160,7 @@ export class Fleet<Peer> {
     const alone = this.servers.length === 1
     const rows = split.map((parts) => parts[index]!.ids)
     const targets = tables.map(({ width }, table) =>
-      alone ? (into.rows[table]!.data as Float32Array) : new Float32Array(rows[table]!.length * width),
+      alone ? valuesOf(into, table) : alike(valuesOf(into, table), rows[table]!.length * width),
     )
     const target: PullTarget = { dense: into.dense[index]!, heldVersion: into.held[index], rows: targets }
     const answer = await server.pull({ id, evaluate, rows, into: target }).finally(() => {
@@ -163,22 +168,31 @@ export class Fleet<Peer> {
     })
     if (!alone && answer.kind === 'parameters') {
       for (const [table, { width }] of tables.entries()) {
-        scatter(targets[table]!, split[table]![index]!.positions, into.rows[table]!.data as Float32Array, width)
+        scatter(targets[table]!, split[table]![index]!.positions, valuesOf(into, table), width)
       }
     }
     return answer
   }
 }
 
-function pick(from: Float32Array, positions: Uint32Array, width: number): Float32Array {
-  const picked = new Float32Array(positions.length * width)
+function valuesOf({ rows }: PulledModel, table: number): Values {
+  return rows[table]!.data as Values
+}
+
+/** New memory for values of the same kind. */
+function alike(values: Values, length: number): Values {
+  return values instanceof Uint16Array ? new Uint16Array(length) : new Float32Array(length)
+}
+
+function pick(from: Values, positions: Uint32Array, width: number): Values {
+  const picked = alike(from, positions.length * width)
   for (const [row, position] of positions.entries()) {
     for (let column = 0; column < width; column++) picked[row * width + column] = from[position * width + column]!
   }
   return picked
 }
 
-function scatter(from: Float32Array, positions: Uint32Array, to: Float32Array, width: number): void {
+function scatter(from: Values, positions: Uint32Array, to: Values, width: number): void {
   for (const [row, position] of positions.entries()) {
     for (let column = 0; column < width; column++) to[position * width + column] = from[row * width + column]!
   }

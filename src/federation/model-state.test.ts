@@ -1,12 +1,13 @@
 import { afterAll, describe, expect, test } from 'vitest'
 import { createJavascriptEngine } from '../engine/javascript.ts'
+import { fromBfloat16, toBfloat16 } from '../models/bfloat16.ts'
 import { mean } from './aggregators/mean.ts'
 import { manifestOf } from './manifest.ts'
 import { ModelState, type ModelStateOptions, type ModelUpdate } from './model-state.ts'
 import { momentum } from './optimizers/momentum.ts'
 import { sgd } from './optimizers/sgd.ts'
 import { contentOf, modelOf as savedModelOf } from './saved-state.ts'
-import { TensorSet } from './tensor-set.ts'
+import { TensorPool, TensorSet } from './tensor-set.ts'
 
 const engine = createJavascriptEngine()
 afterAll(() => engine.close())
@@ -78,6 +79,68 @@ test('the same updates give the same bits in whatever order they came', async ()
   expect(results[1]).toEqual(results[0])
   expect(results[2]).toEqual(results[0])
 })
+
+test('as bfloat16: parameters are sent rounded, updates taken as they come, and the model kept whole', async () => {
+  const third = 1 / 3
+  const model = modelOf({ transfer: 'bfloat16', values: new Map(values).set('b', Float32Array.of(third)) })
+  const sentOf = (): number[][] => {
+    const { parameters, release } = model.toTrainWith()
+    const read = parameters.tensors.map((tensor) => [
+      ...(tensor instanceof Uint16Array ? fromBfloat16(tensor) : tensor),
+    ])
+    release()
+    return read
+  }
+  const nearest = (value: number): number => fromBfloat16(toBfloat16(Float32Array.of(value)))[0]!
+  expect(sentOf()).toEqual([[1, -2], [nearest(third)], [3, 4], [10, 20]])
+  const set = new TensorPool(engine, manifest, 'bfloat16').take()
+  const tensors = [[0.25, 0.5], [third], [1, 1], [third, 0]].map((tensor) => Float32Array.from(tensor))
+  for (const [index, tensor] of tensors.entries()) {
+    set.tensors[index]!.set(set.tensors[index] instanceof Uint16Array ? toBfloat16(tensor) : tensor)
+  }
+  await model.apply([{ worker: 0, examples: 1, values: set }], 0.5)
+  const kept = Math.fround(Math.fround(third) - nearest(third) / 2)
+  const moved = Math.fround(10 + Math.fround(third))
+  expect(parametersOf(model)).toEqual({
+    a: [0.875, -2.25],
+    b: [kept],
+    'norm/scale': [2.5, 3.5],
+    'norm/mean': [moved, 20],
+  })
+  expect(sentOf()).toEqual([[0.875, -2.25], [nearest(kept)], [2.5, 3.5], [moved, 20]])
+  expect(nearest(kept)).not.toBe(kept)
+  await model.close()
+})
+
+test('as bfloat16: what is being sent outlives the model’s next version, and is freed after', async () => {
+  const live = new Set<object>()
+  const counting = {
+    ...engine,
+    tensor(...input: Parameters<typeof engine.tensor>) {
+      const tensor = engine.tensor(...input)
+      live.add(tensor)
+      return { ...tensor, dispose: () => live.delete(tensor) }
+    },
+  }
+  const model = modelOf({ engine: counting, transfer: 'bfloat16' })
+  const initial = live.size
+  const sent = model.toTrainWith()
+  await model.apply([updateOf(0, 1, [1, 1], [1], [1, 1], [1, 1])].map(asBfloat16), 1)
+  expect(live.size).toBe(initial)
+  expect([...fromBfloat16(sent.parameters.tensors[0] as Uint16Array)]).toEqual([1, -2])
+  expect([...sent.parameters.tensors[3]!]).toEqual([10, 20])
+  sent.release()
+  expect(live.size).toBe(0)
+  await model.close()
+})
+
+function asBfloat16(update: ModelUpdate): ModelUpdate {
+  const set = new TensorPool(engine, manifest, 'bfloat16').take()
+  for (const [index, tensor] of update.values.tensors.entries()) {
+    set.tensors[index]!.set(set.tensors[index] instanceof Uint16Array ? toBfloat16(tensor as Float32Array) : tensor)
+  }
+  return { ...update, values: set }
+}
 
 test('a snapshot stays as it is while the model goes on, and memory is freed when nobody uses it', async () => {
   const live = new Set<object>()

@@ -6,6 +6,7 @@
  */
 import assert from 'node:assert/strict'
 import type { Engine, EngineTensor, HostTensor } from '../engine/engine.ts'
+import { type Transfer, toBfloat16 } from '../models/bfloat16.ts'
 import type { RowsBlock } from '../storage/rows-block.ts'
 import type { Aggregator } from './aggregators/aggregator.ts'
 import { type Capture, EmbeddingTable } from './embedding-table.ts'
@@ -14,7 +15,7 @@ import type { Manifest, TensorRole } from './manifest.ts'
 import type { Optimizer } from './optimizers/optimizer.ts'
 import type { TableSpec } from './row-initializer.ts'
 import { type RowGradients, RowUpdater } from './row-updates.ts'
-import { segmentSizes, TensorSet } from './tensor-set.ts'
+import { segmentSizes, TensorSet, type Values } from './tensor-set.ts'
 import { scalar, UpdatePrograms } from './update-programs.ts'
 
 export interface ModelStateOptions {
@@ -24,6 +25,8 @@ export interface ModelStateOptions {
   readonly aggregator: Aggregator
   /** λ: λ·w is added to the gradient of each `weight`, of nothing else. */
   readonly weightDecay: number
+  /** How updates come and how parameters are sent; float32 when absent. */
+  readonly transfer?: Transfer
   /** Initial or saved values by name; must be the manifest's tensors exactly. */
   readonly values: ReadonlyMap<string, Float32Array>
   /** Saved slots by name of slot, then of tensor; initial ones where absent. */
@@ -45,17 +48,22 @@ export interface ModelTables {
 export interface ModelUpdate {
   readonly worker: number
   readonly examples: number
-  readonly values: TensorSet
+  readonly values: TensorSet<Values>
   /** By table; tables that are absent were not touched. */
   readonly rows?: ReadonlyMap<string, RowGradients>
 }
 
 /** Dense parameters of one version, unchanged however the model goes on; `release` when done. */
-export interface Snapshot {
+export interface Parameters {
   readonly version: number
+  readonly parameters: TensorSet<Values>
+  release(): void
+}
+
+/** As the model holds them. */
+export interface Snapshot extends Parameters {
   readonly parameters: TensorSet
   readonly slots: ReadonlyMap<string, TensorSet>
-  release(): void
 }
 
 /** The same parameters for one more user, without slots. */
@@ -71,8 +79,11 @@ export class ModelState {
   readonly #sizes: ReadonlyMap<TensorRole, number>
   readonly #programs: UpdatePrograms
   readonly #rowUpdater: RowUpdater
+  readonly #transfer: Transfer
   #version: number
   #parameters: TensorSet
+  /** The parameters as they are sent. */
+  #sent: TensorSet<Values>
   #slots: ReadonlyMap<string, TensorSet>
 
   constructor(options: ModelStateOptions) {
@@ -80,11 +91,17 @@ export class ModelState {
     this.manifest = manifest
     this.#options = options
     this.#sizes = segmentSizes(manifest)
-    this.#programs = new UpdatePrograms(options)
+    this.#transfer = options.transfer ?? 'float32'
+    this.#programs = new UpdatePrograms({ ...options, transfer: this.#transfer })
     this.#rowUpdater = new RowUpdater(engine, this.#programs)
     this.tables = tablesOf(options)
     this.#version = options.version ?? 0
     this.#parameters = filled(engine, manifest, values)
+    this.#sent = this.#asSent(this.#parameters, (role, segment) => {
+      const { data, shape } = segment
+      assert(data instanceof Float32Array, role)
+      return engine.tensor({ shape, dtype: 'bfloat16' }, toBfloat16(data))
+    })
     const trained = manifest.filter(({ role }) => role !== 'statistic')
     this.#slots = new Map(
       Object.entries(optimizer.slots).map(([slot, initial]) => {
@@ -112,6 +129,12 @@ export class ModelState {
     }
   }
 
+  /** What workers train with: values as they are sent. */
+  toTrainWith(): Parameters {
+    const sent = this.#sent.retain()
+    return { version: this.#version, parameters: sent, release: () => sent.release() }
+  }
+
   /** Aggregates and applies; never call it again before it has ended. The updates stay the caller's. */
   async apply(updates: readonly ModelUpdate[], scheduledRate: number): Promise<void> {
     assert(updates.length > 0)
@@ -127,8 +150,9 @@ export class ModelState {
     assert.equal(this.#version, version, 'updates must not interleave')
     const parameters = takeSet(this.manifest, outputs, 'parameter')
     const slots = new Map([...this.#slots].map(([slot, { manifest }]) => [slot, takeSet(manifest, outputs, slot)]))
-    for (const set of [this.#parameters, ...this.#slots.values()]) set.release()
+    this.#release()
     this.#parameters = parameters
+    this.#sent = this.#asSent(parameters, (role) => outputs[`sent/${role}`]!)
     this.#slots = slots
     for (const change of changes) change()
     this.#version = version + 1
@@ -163,9 +187,28 @@ export class ModelState {
   }
 
   async close(): Promise<void> {
-    for (const set of [this.#parameters, ...this.#slots.values()]) set.release()
+    this.#release()
     await this.#programs.close()
     this.#rowUpdater.close()
+  }
+
+  #release(): void {
+    for (const set of [this.#parameters, this.#sent, ...this.#slots.values()]) set.release()
+  }
+
+  /** The parameters themselves where they are sent as float32; else with `rounded` in the place of what is trained. */
+  #asSent(
+    parameters: TensorSet,
+    rounded: (role: TensorRole, segment: EngineTensor) => EngineTensor,
+  ): TensorSet<Values> {
+    parameters.retain()
+    if (this.#transfer === 'float32') return parameters
+    const own = new Map<TensorRole, EngineTensor>()
+    for (const [role, segment] of parameters.segments) if (role !== 'statistic') own.set(role, rounded(role, segment))
+    return new TensorSet<Values>(this.manifest, new Map([...parameters.segments, ...own]), () => {
+      for (const segment of own.values()) segment.dispose()
+      parameters.release()
+    })
   }
 
   async #stepTensors(

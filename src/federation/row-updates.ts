@@ -8,7 +8,9 @@
  */
 import assert from 'node:assert/strict'
 import type { Engine, EngineTensor } from '../engine/engine.ts'
+import type { Transfer } from '../models/bfloat16.ts'
 import type { EmbeddingTable } from './embedding-table.ts'
+import type { Values } from './tensor-set.ts'
 import { scalar, type UpdatePrograms } from './update-programs.ts'
 
 /** One worker's gradients of rows. */
@@ -16,7 +18,7 @@ export interface RowGradients {
   /** Ascending, each once. */
   readonly ids: Uint32Array
   /** ids.length × width. */
-  readonly gradients: Float32Array
+  readonly gradients: Values
   /** What `EmbeddingTable.gather` gave for these ids, to spare looking them up again. */
   readonly places?: Int32Array
 }
@@ -53,17 +55,19 @@ export class RowUpdater {
     // A power of two: as few programs as possible.
     const elements = 2 ** Math.ceil(Math.log2(Math.max(ids.length * width, leastElements)))
     const states = ['parameter', ...table.slotNames].map((name) => `${name}/${role}`)
-    const inputs = this.#inputsOf(table, [...states, ...updates.map((_, index) => `update/${index}/${role}`)], elements)
+    const gradients = updates.map((_, index) => `update/${index}/${role}`)
+    const inputs = this.#inputsOf(table, states, gradients, elements)
     table.read(
       places,
       states.map((name) => numbersOf(inputs[name])),
     )
     for (const [index, update] of updates.entries()) {
-      spread(update, ids, width, numbersOf(inputs[`update/${index}/${role}`]))
+      spread(update, ids, width, inputs[gradients[index]!]!.data as Values)
     }
     const scalars = shares.map((share, index) => [`share/${index}`, scalar(share)] as const)
     const program = this.#programs.get(updates.length, new Map([[role, elements]]))
-    const outputs = await program.run({ ...inputs, ...Object.fromEntries(scalars), rate: scalar(rate) })
+    const given = { ...inputs, ...Object.fromEntries(scalars), rate: scalar(rate) }
+    const outputs = await program.run(given, { outputs: states })
     return () => {
       table.write(
         places,
@@ -78,13 +82,20 @@ export class RowUpdater {
     this.#inputs.clear()
   }
 
-  #inputsOf(table: EmbeddingTable, names: readonly string[], elements: number): Record<string, EngineTensor> {
+  #inputsOf(
+    table: EmbeddingTable,
+    states: readonly string[],
+    gradients: readonly string[],
+    elements: number,
+  ): Record<string, EngineTensor> {
     // Tables are updated at once: each has its own.
-    const key = `${table.spec.name} ${names.length} ${elements}`
+    const key = `${table.spec.name} ${gradients.length} ${elements}`
     const known = this.#inputs.get(key)
     if (known !== undefined) return known
-    const spec = { shape: [elements], dtype: 'float32' } as const
-    const inputs = Object.fromEntries(names.map((name) => [name, this.#engine.tensor(spec)]))
+    const make = (dtype: Transfer) => (name: string) =>
+      [name, this.#engine.tensor({ shape: [elements], dtype })] as const
+    const { transfer } = this.#programs
+    const inputs = Object.fromEntries([...states.map(make('float32')), ...gradients.map(make(transfer))])
     this.#inputs.set(key, inputs)
     return inputs
   }
@@ -110,7 +121,7 @@ function merged(a: Uint32Array, b: Uint32Array): Uint32Array {
 }
 
 /** Gradients to where their rows are among `ids`, zeros to the others. */
-function spread(update: RowGradients, ids: Uint32Array, width: number, out: Float32Array): void {
+function spread(update: RowGradients, ids: Uint32Array, width: number, out: Values): void {
   assert.equal(update.gradients.length, update.ids.length * width)
   if (update.ids.length === ids.length) {
     out.set(update.gradients)

@@ -24,6 +24,7 @@ export class Saver {
   readonly #options: SaverOptions
   #durableStep: number
   #newest: number
+  #begunAtMs: number
   #saving: Promise<void> | undefined
   #declaring: Promise<void> | undefined
 
@@ -31,6 +32,12 @@ export class Saver {
     this.#options = options
     this.#durableStep = options.begunAt
     this.#newest = options.begunAt
+    this.#begunAtMs = options.clock.now()
+  }
+
+  /** Since a save, or this epoch, began. */
+  get sinceMs(): number {
+    return this.#options.clock.now() - this.#begunAtMs
   }
 
   /** The newest step that all servers have on disk. */
@@ -51,6 +58,7 @@ export class Saver {
     const { checkpoints, clock, events, leads } = this.#options
     if (checkpoints === undefined || this.#saving !== undefined || step <= this.#newest) return undefined
     const startedAt = clock.now()
+    this.#begunAtMs = startedAt
     const snapshot = model.snapshot()
     const capture = model.captureRows()
     const since = this.#newest === 0 ? undefined : this.#newest

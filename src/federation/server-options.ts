@@ -18,7 +18,7 @@ import type { RowGradients } from './row-updates.ts'
 import type { AuditHead, Checkpoints, RestoredModel } from './saved-state.ts'
 import type { Schedule } from './schedules.ts'
 import type { Contribution, Strategy } from './strategies/strategy.ts'
-import type { TensorSet } from './tensor-set.ts'
+import type { TensorSet, Values } from './tensor-set.ts'
 
 export interface ServerOptions<Peer extends AttestedPeer = AttestedPeer> {
   readonly listener: Listener<Peer, ServerMessage, WorkerMessage>
@@ -73,8 +73,10 @@ export interface ServerJob {
   readonly totalUpdates: number
   /** Scores every so many updates, besides the end; only at the end when 0. */
   readonly evaluateEvery: number
-  /** Saves every so many updates, besides the end; only at the end when 0. */
+  /** Saves every so many updates, besides the end; not by updates when 0. */
   readonly saveEvery: number
+  /** And when so long has passed since a save began; not by time when 0. */
+  readonly saveEveryMs: number
   /** Servers go from version to version together, and a worker's parameters have seen its own pushes. */
   readonly synchronous: boolean
   /** Nobody trains before so many workers are there. */
@@ -120,7 +122,7 @@ export interface WorkerSummary {
 export interface PendingUpdate extends Contribution {
   readonly examples: number
   readonly loss: number
-  readonly values: TensorSet
+  readonly values: TensorSet<Values>
   readonly rows: ReadonlyMap<string, RowGradients>
   /** The batch that it was computed from; known to the leader. */
   readonly lease: Lease | undefined

@@ -9,6 +9,7 @@
  */
 import type { AttestedPeer } from '../attestation/policy.ts'
 import { publicError } from '../errors.ts'
+import { toBfloat16 } from '../models/bfloat16.ts'
 import { type AdmissionRules, rulesOf, verifyHello } from './admission.ts'
 import { Attendance } from './attendance.ts'
 import { DataPlan, type Lease } from './data-plan.ts'
@@ -17,7 +18,7 @@ import type { Scored } from './evaluation.ts'
 import { Farewell } from './farewell.ts'
 import { FederationError } from './federation-error.ts'
 import type { Command } from './group.ts'
-import { another, type ModelState, type Snapshot } from './model-state.ts'
+import { another, type ModelState, type Parameters } from './model-state.ts'
 import { PendingUpdates } from './pending-updates.ts'
 import { Preparing } from './preparing.ts'
 import type { Pull, Push, PushOutcome, RemoteWorker } from './protocol/remote-worker.ts'
@@ -61,7 +62,7 @@ export class Server<Peer extends AttestedPeer> {
     const { checkpoints, clock, createStrategy, events, group, job, limits, preparation } = options
     this.#options = options
     this.#model = model
-    this.#pushes = new TensorPool(options.engine, model.manifest)
+    this.#pushes = new TensorPool(options.engine, model.manifest, options.layout.transfer)
     this.#strategy = createStrategy()
     this.#plan = new DataPlan(job.workers, saved?.positions)
     this.#preparing = new Preparing(preparation, job.workers, saved?.prepared)
@@ -224,10 +225,10 @@ export class Server<Peer extends AttestedPeer> {
       }
     }
     this.#record.assigned(clock.now())
-    await this.#send(session, pull, this.#model.snapshot())
+    await this.#send(session, pull, this.#model.toTrainWith())
   }
 
-  async #send(session: Session<Peer>, pull: Pull, snapshot: Snapshot): Promise<void> {
+  async #send(session: Session<Peer>, pull: Pull, parameters: Parameters): Promise<void> {
     const { group, layout } = this.#options
     try {
       const rows = layout.tables.map(({ name, width }, table) => {
@@ -235,12 +236,12 @@ export class Server<Peer extends AttestedPeer> {
         const values = new Float32Array(ids.length * width)
         const places = this.#model.tables.get(name)!.gather(ids, values, { create: !pull.evaluate })
         session.remote.remember(pull, table, places)
-        return values
+        return layout.transfer === 'bfloat16' && !pull.evaluate ? toBfloat16(values) : values
       })
       const task = group.kind === 'leader' && !pull.evaluate ? this.#leaseFor(session) : undefined
-      await session.remote.parameters(pull, snapshot, rows, { task, durableStep: this.#saver.durableStep })
+      await session.remote.parameters(pull, parameters, rows, { task, durableStep: this.#saver.durableStep })
     } finally {
-      snapshot.release()
+      parameters.release()
     }
   }
 
@@ -304,7 +305,7 @@ export class Server<Peer extends AttestedPeer> {
       if (group.kind === 'leader') {
         const due = (every: number): boolean => every > 0 && model.version % every === 0
         if (this.#complete || due(job.evaluateEvery)) this.#evaluate()
-        if (due(job.saveEvery)) void this.#save()
+        if (due(job.saveEvery) || (job.saveEveryMs > 0 && this.#saver.sinceMs >= job.saveEveryMs)) void this.#save()
       }
       for (const update of contributions) this.#pending.settle(update, { appliedVersion: model.version })
     }

@@ -4,15 +4,18 @@ import { batchSize, kinds, layoutOf } from '../../test/support/federation.ts'
 import { partOf, startServers, startTableWorker, tableModel, tableState } from '../../test/support/server-group.ts'
 import { table, tableManifest, tableTraining } from '../../test/support/table-training.ts'
 import { createJavascriptEngine } from '../engine/javascript.ts'
+import { fromBfloat16, type Transfer, toBfloat16 } from '../models/bfloat16.ts'
 import { systemClock } from './clock.ts'
 import { trainLocally } from './local.ts'
 import { constant } from './schedules.ts'
+import { TensorSet } from './tensor-set.ts'
+import { type PreparedBatch, scoreAll } from './training.ts'
 
 const engine = createJavascriptEngine()
 afterAll(() => engine.close())
 
-async function undisturbed(servers: number, workers: number, totalUpdates: number) {
-  const group = startServers(engine, { servers, workers, totalUpdates })
+async function undisturbed(servers: number, workers: number, totalUpdates: number, transfer: Transfer = 'float32') {
+  const group = startServers(engine, { servers, workers, totalUpdates, transfer })
   const running = Array.from({ length: workers }, (_, worker) => startTableWorker(engine, group, worker))
   const results = await Promise.all(running.map(({ result }) => result))
   await Promise.all(group.servers.map(({ result }) => result))
@@ -77,6 +80,76 @@ describe('synchronous', () => {
     expect(scores[1]).toEqual(scores[0])
   })
 })
+
+describe('bfloat16 on the wire', () => {
+  test('the model has the same bits on one, two and three servers, and others than with float32', async () => {
+    const [one, two, three] = await Promise.all([1, 2, 3].map((servers) => undisturbed(servers, 2, 5, 'bfloat16')))
+    expect(two!.state).toEqual(one!.state)
+    expect(three!.state).toEqual(one!.state)
+    expect(one!.state).not.toEqual((await undisturbed(1, 2, 5)).state)
+  })
+
+  test('parameters, rows and gradients are rounded on their way; statistics, scores and what the server keeps are not', async () => {
+    const updates = 4
+    const federated = await undisturbed(1, 1, updates, 'bfloat16')
+    const model = tableModel(engine, layoutOf(tableManifest, [table], 1), 0)
+    const training = tableTraining(engine, 0, 1, batchSize)
+    const rowsFor = ({ rows: [ids] }: PreparedBatch, sent: (values: Float32Array) => Float32Array) => {
+      const values = new Float32Array(ids!.length * table.width)
+      model.tables.get(table.name)!.gather(ids!, values, { create: true })
+      const data = new Float32Array(2 * batchSize * table.width)
+      data.set(sent(values))
+      return [{ shape: [2 * batchSize, table.width], dtype: 'float32' as const, data }]
+    }
+    for (let position = 0; position < updates; position++) {
+      const prepared = await training.batch({ shard: 0, position })
+      const snapshot = model.snapshot()
+      const parameters = new Map(
+        [...snapshot.parameters.named()].map(([name, tensor]) => {
+          const { role } = tableManifest.find((entry) => entry.name === name)!
+          const data = tensor.data as Float32Array
+          return [name, { ...tensor, data: role === 'statistic' ? data : throughBfloat16(data) }]
+        }),
+      )
+      const task = { shard: 0, position }
+      const signal = new AbortController().signal
+      const update = await training.computeUpdate(
+        parameters,
+        rowsFor(prepared, throughBfloat16),
+        prepared,
+        task,
+        signal,
+      )
+      const values = TensorSet.allocate(engine, tableManifest)
+      for (const [index, { role }] of tableManifest.entries()) {
+        const computed = update.values[index] as Float32Array
+        values.tensors[index]!.set(role === 'statistic' ? computed : throughBfloat16(computed))
+      }
+      const gradients = throughBfloat16(update.rows[0] as Float32Array)
+      const rows = new Map([[table.name, { ids: prepared.rows[0]!, gradients }]])
+      await model.apply([{ worker: 0, examples: batchSize, values, rows }], 0.1)
+      snapshot.release()
+    }
+    const state = partOf(model)
+    expect(federated.state.rows).toEqual(state.rows)
+    expect(federated.state.tensors).toEqual(new Map(state.tensors))
+    const { parameters, release } = model.snapshot()
+    const sums = await scoreAll(training, (prepared) =>
+      training.score(
+        parameters.named(),
+        rowsFor(prepared, (values) => values),
+        prepared,
+      ),
+    )
+    release()
+    expect(federated.results[0]!.scores.loss).toBe((sums.lossSum as number) / (sums.count as number))
+  })
+})
+
+/** What a value is after it has travelled. */
+function throughBfloat16(values: Float32Array): Float32Array {
+  return fromBfloat16(toBfloat16(values))
+}
 
 describe('a follower that loses its leader', () => {
   /** Cuts the newest connection between servers when `when` says so, from the follower's side: it notices first. */

@@ -85,6 +85,7 @@ export function remoteWorkerOf<Peer extends AttestedPeer>(
   return new RemoteWorker<Peer>(connection, reader, {
     manifest: pushes.manifest,
     tables: layout.tables,
+    transfer: layout.transfer,
     place: { server, servers: layout.placement.servers },
     batchSize: job.batchSize,
     memory: () => pushes.take(),

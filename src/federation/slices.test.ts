@@ -1,8 +1,10 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { toBfloat16 } from '../models/bfloat16.ts'
 import { FederationError } from './federation-error.ts'
 import { manifestOf } from './manifest.ts'
 import { Assembly, slicesOf, type TensorSlice, verifyFinite } from './slices.ts'
+import type { Values } from './tensor-set.ts'
 
 const manifest = manifestOf([
   { name: 'a', shape: [2, 3], role: 'weight' },
@@ -30,18 +32,22 @@ function codeOf(body: () => void): string {
 }
 
 test('what is cut up arrives bit for bit, whatever the bound and the alignment on the wire', () => {
-  const finite = fc.float({ noNaN: true, noDefaultInfinity: true })
+  const finite = fc.float({ noNaN: true, min: -(2 ** 100), max: 2 ** 100 })
   fc.assert(
     fc.property(
       fc.array(fc.array(finite, { maxLength: 40 }), { maxLength: 8 }),
       fc.integer({ min: 4, max: 200 }),
       fc.nat({ max: 3 }),
       (tensors, maxBytes, misalignment) => {
+        // Every second one as bfloat16 has it.
         const own = manifestOf(
           tensors.map((values, index) => ({ name: `t${index}`, shape: [values.length], role: 'weight' })),
         )
-        const sources = tensors.map((values) => Float32Array.from(values))
-        const targets = own.map(({ elements }) => new Float32Array(elements))
+        const sources = tensors.map((values, index) => {
+          const whole = Float32Array.from(values)
+          return index % 2 === 0 ? whole : toBfloat16(whole)
+        })
+        const targets = sources.map((source) => source.slice().fill(0))
         const assembly = new Assembly(own, targets, verifyFinite)
         for (const group of slicesOf(sources, maxBytes)) {
           expect(group.reduce((sum, { values }) => sum + values.length, 0)).toBeLessThanOrEqual(maxBytes)
@@ -63,8 +69,10 @@ function shifted(values: Uint8Array, misalignment: number): Uint8Array {
   return room.subarray(misalignment)
 }
 
-function bitsOf(values: Float32Array): number[] {
-  return [...new Uint32Array(values.buffer, values.byteOffset, values.length)]
+function bitsOf(values: Values): number[] {
+  return [
+    ...(values instanceof Uint16Array ? values : new Uint32Array(values.buffer, values.byteOffset, values.length)),
+  ]
 }
 
 describe('a hostile sender', () => {
@@ -150,4 +158,41 @@ test('no bit pattern that is no number passes, whatever stands beside it', () =>
     }),
     { numRuns: 1000 },
   )
+})
+
+test('half a bfloat16 is refused', () => {
+  const targets = manifest.map(({ elements }) => new Uint16Array(elements))
+  const slice = { tensor: 0, offset: 0, values: new Uint8Array(3) }
+  expect(codeOf(() => new Assembly(manifest, targets).accept([slice]))).toBe('slice-malformed')
+})
+
+describe('bfloat16 that is no number is found', () => {
+  const patterns = [0x7f80, 0xff80, 0x7f81, 0x7fc0, 0xffff]
+  const finite = [0x7f7f, 0xff7f, 0x0000, 0x8000, 0x0001, 0x3f80]
+
+  test('wherever it stands, at either alignment, whatever stands beside it', () => {
+    for (const first of [0, 1]) {
+      for (let length = 1; length <= 19; length++) {
+        const halves = new Uint16Array(24).subarray(first, first + length)
+        for (let at = 0; at < length; at++) {
+          halves.forEach((_, index) => {
+            halves[index] = finite[(index + at) % finite.length]!
+          })
+          expect(codeOf(() => verifyFinite('w', halves, 0))).toBe('accepted')
+          for (const pattern of patterns) {
+            halves[at] = pattern
+            expect(
+              codeOf(() => verifyFinite('w', halves, 0)),
+              `${pattern} at ${at} of ${length}`,
+            ).toBe('values-not-finite')
+          }
+        }
+      }
+    }
+  })
+
+  test('and named by its value and place', () => {
+    const halves = toBfloat16(Float32Array.of(1, 2, Number.NEGATIVE_INFINITY))
+    expect(() => verifyFinite('layer/kernel', halves, 10)).toThrow(/layer\/kernel.*-Infinity at 12/)
+  })
 })

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * A set of tensors as bounded pieces on the wire: raw little-endian float32, so that every bit arrives as it was.
+ * A set of tensors as bounded pieces on the wire: raw little-endian float32 or bfloat16 as in memory, so that every bit arrives as it was.
  * The receiver owns memory of its model's size beforehand and accepts nothing that does not continue where the last slice
  * ended; a peer cannot make it allocate, write elsewhere, or leave a gap.
  */
 import assert from 'node:assert/strict'
 import { endianness } from 'node:os'
+import { fromBfloat16 } from '../models/bfloat16.ts'
 import { FederationError } from './federation-error.ts'
 import type { Manifest } from './manifest.ts'
+import type { Values } from './tensor-set.ts'
 
 assert.equal(endianness(), 'LE', 'Tensors travel as they lie in memory')
 
@@ -19,26 +21,26 @@ export interface TensorSlice {
   readonly values: Uint8Array
 }
 
-const bytesPerElement = 4
 /** Of one message. Far smaller than the protocol allows: sending, receiving and checking overlap, in the memory that malloc keeps at hand. */
-export const maxSliceBytes = 1 << 16
+export const maxSliceBytes = 1 << 18
 
 /** Groups of slices of at most `maxBytes` of values each; views of `sources`, valid as long as these are. */
-export function* slicesOf(sources: readonly Float32Array[], maxBytes = maxSliceBytes): Generator<TensorSlice[]> {
-  assert(maxBytes >= bytesPerElement)
+export function* slicesOf(sources: readonly Values[], maxBytes = maxSliceBytes): Generator<TensorSlice[]> {
+  assert(maxBytes >= 4)
   let group: TensorSlice[] = []
-  let room = Math.floor(maxBytes / bytesPerElement)
+  let room = maxBytes
   for (const [tensor, source] of sources.entries()) {
+    const { BYTES_PER_ELEMENT: bytesEach } = source
     for (let offset = 0; offset < source.length; ) {
-      const elements = Math.min(room, source.length - offset)
-      const start = source.byteOffset + offset * bytesPerElement
-      group.push({ tensor, offset, values: new Uint8Array(source.buffer, start, elements * bytesPerElement) })
+      const elements = Math.min(Math.floor(room / bytesEach), source.length - offset)
+      const start = source.byteOffset + offset * bytesEach
+      group.push({ tensor, offset, values: new Uint8Array(source.buffer, start, elements * bytesEach) })
       offset += elements
-      room -= elements
-      if (room === 0) {
+      room -= elements * bytesEach
+      if (room < 4) {
         yield group
         group = []
-        room = Math.floor(maxBytes / bytesPerElement)
+        room = maxBytes
       }
     }
   }
@@ -46,17 +48,17 @@ export function* slicesOf(sources: readonly Float32Array[], maxBytes = maxSliceB
 }
 
 /** Judges values that have come: `first` is the index of the first of them in what `name` names. Throws to refuse. */
-export type Inspection = (name: string, values: Float32Array, first: number) => void
+export type Inspection = (name: string, values: Values, first: number) => void
 
 /** Puts slices where they belong. `targets` is memory by manifest index. */
 export class Assembly {
   readonly #manifest: Manifest
-  readonly #targets: readonly Float32Array[]
+  readonly #targets: readonly Values[]
   readonly #inspect: Inspection | undefined
   #tensor = 0
   #offset = 0
 
-  constructor(manifest: Manifest, targets: readonly Float32Array[], inspect?: Inspection) {
+  constructor(manifest: Manifest, targets: readonly Values[], inspect?: Inspection) {
     assert.deepEqual(
       targets.map(({ length }) => length),
       manifest.map(({ elements }) => elements),
@@ -80,14 +82,16 @@ export class Assembly {
           hint,
         })
       }
-      if (values.length === 0 || values.length % bytesPerElement !== 0) {
+      const target = this.#targets[tensor]!
+      const { BYTES_PER_ELEMENT: bytesEach } = target
+      if (values.length === 0 || values.length % bytesEach !== 0) {
         throw new FederationError(
           'slice-malformed',
-          `${entry.name}: expected a positive multiple of ${bytesPerElement} bytes, got ${values.length}`,
+          `${entry.name}: expected a positive multiple of ${bytesEach} bytes, got ${values.length}`,
           { hint },
         )
       }
-      const end = offset + values.length / bytesPerElement
+      const end = offset + values.length / bytesEach
       if (end > entry.elements) {
         throw new FederationError('tensor-too-long', `${entry.name}: expected ${entry.elements} values, got ${end}`, {
           hint,
@@ -97,8 +101,7 @@ export class Assembly {
         const expected = this.complete ? 'nothing more' : `${this.#manifest[this.#tensor]?.name} from ${this.#offset}`
         throw new FederationError('slice-misplaced', `expected ${expected}, got ${entry.name} from ${offset}`, { hint })
       }
-      const target = this.#targets[tensor]!
-      new Uint8Array(target.buffer, target.byteOffset + offset * bytesPerElement, values.length).set(values)
+      new Uint8Array(target.buffer, target.byteOffset + offset * bytesEach, values.length).set(values)
       this.#inspect?.(entry.name, target.subarray(offset, end), offset)
       this.#offset = end
       this.#skipComplete()
@@ -114,30 +117,53 @@ export class Assembly {
 }
 
 /** `first` is the index of the first value in its tensor. */
-export function verifyFinite(name: string, values: Float32Array, first: number): void {
-  if (!isAnyNotFinite(values)) return
-  const index = values.findIndex((value) => !Number.isFinite(value))
+export function verifyFinite(name: string, values: Values, first: number): void {
+  if (!(values instanceof Uint16Array ? isAnyHalfNotFinite(values) : isAnyNotFinite(values))) return
+  const numbers = values instanceof Uint16Array ? fromBfloat16(values) : values
+  const index = numbers.findIndex((value) => !Number.isFinite(value))
   throw new FederationError(
     'values-not-finite',
-    `${name}: expected finite values, got ${values[index]} at ${first + index}`,
+    `${name}: expected finite values, got ${numbers[index]} at ${first + index}`,
     { hint: 'Training diverged: lower the learning rate, lengthen the warm-up, or look for bad examples.' },
   )
 }
 
 /**
- * Whether one is NaN or an infinity. All that workers push passes here: no branch for each value, and four sums that do not
- * wait for each other.
+ * Whether one is NaN or an infinity: of all exponents those alone are all ones, and reach the sign bit when one more is added. All that
+ * workers push passes here: no branch for each value, and four words at a time that do not wait for each other.
  */
 function isAnyNotFinite(values: Float32Array): boolean {
-  // A finite number times zero is a zero; NaN and infinities give NaN, which stays.
+  const bits = new Int32Array(values.buffer, values.byteOffset, values.length)
+  const one = 0x0080_0000
   let [a, b, c, d] = [0, 0, 0, 0]
-  const whole = values.length - (values.length % 4)
+  const whole = bits.length & ~3
   for (let index = 0; index < whole; index += 4) {
-    a += values[index]! * 0
-    b += values[index + 1]! * 0
-    c += values[index + 2]! * 0
-    d += values[index + 3]! * 0
+    a |= (bits[index]! & exponent) + one
+    b |= (bits[index + 1]! & exponent) + one
+    c |= (bits[index + 2]! & exponent) + one
+    d |= (bits[index + 3]! & exponent) + one
   }
-  for (let index = whole; index < values.length; index++) a += values[index]! * 0
-  return Number.isNaN(a + b + c + d)
+  for (let index = whole; index < bits.length; index++) a |= (bits[index]! & exponent) + one
+  return (a | b | c | d) < 0
+}
+
+const exponent = 0x7f80_0000
+
+/** The same of bfloat16, two in a word. */
+function isAnyHalfNotFinite(halves: Uint16Array): boolean {
+  const [exponents, ones] = [0x7f80_7f80, 0x0080_0080]
+  const begin = (halves.byteOffset / 2) & 1 && halves.length > 0 ? 1 : 0
+  const pairs = new Int32Array(halves.buffer, halves.byteOffset + begin * 2, (halves.length - begin) >>> 1)
+  let [a, b, c, d] = [0, 0, 0, 0]
+  const whole = pairs.length & ~3
+  for (let index = 0; index < whole; index += 4) {
+    a |= (pairs[index]! & exponents) + ones
+    b |= (pairs[index + 1]! & exponents) + ones
+    c |= (pairs[index + 2]! & exponents) + ones
+    d |= (pairs[index + 3]! & exponents) + ones
+  }
+  for (let index = whole; index < pairs.length; index++) a |= (pairs[index]! & exponents) + ones
+  if (begin === 1) a |= (halves[0]! & exponents) + 0x80
+  if ((halves.length - begin) & 1) a |= (halves.at(-1)! & exponents) + 0x80
+  return ((a | b | c | d) & 0x8000_8000) !== 0
 }

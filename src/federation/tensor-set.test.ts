@@ -41,6 +41,17 @@ test('tensors of one role lie one behind the other', () => {
   set.release()
 })
 
+test('bfloat16 is for what is trained: statistics stay float32', () => {
+  const pool = new TensorPool(engine, manifest, 'bfloat16')
+  const set = pool.take()
+  for (const [index, { role, elements }] of manifest.entries()) {
+    expect(set.tensors[index]).toBeInstanceOf(role === 'statistic' ? Float32Array : Uint16Array)
+    expect(set.tensors[index]!.length).toBe(elements)
+  }
+  set.release()
+  pool.close()
+})
+
 test('a pool gives memory again when its last user has released it, never to two at once', () => {
   const { engine, live } = countingEngine()
   const pool = new TensorPool(engine, manifest)

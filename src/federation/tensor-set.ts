@@ -6,18 +6,22 @@
  */
 import assert from 'node:assert/strict'
 import type { Engine, EngineTensor, HostTensor } from '../engine/engine.ts'
+import { type Transfer, transferOf } from '../models/bfloat16.ts'
 import { type Manifest, type TensorRole, tensorRoles } from './manifest.ts'
 
 export type Segments = ReadonlyMap<TensorRole, EngineTensor>
 
-export class TensorSet {
+/** float32, or the bits of bfloat16. */
+export type Values = Float32Array | Uint16Array
+
+export class TensorSet<V extends Values = Float32Array> {
   readonly manifest: Manifest
   readonly segments: Segments
   readonly #free: (segments: Segments) => void
-  #tensors: readonly Float32Array[] | undefined
+  #tensors: readonly V[] | undefined
   #uses = 1
 
-  /** Takes over the segments, and gives them to `free` in the end. */
+  /** Takes over the segments, whose elements are `V`, and gives them to `free` in the end. */
   constructor(manifest: Manifest, segments: Segments, free: (segments: Segments) => void = dispose) {
     const sizes = segmentSizes(manifest)
     for (const [role, { shape }] of segments) assert.deepEqual(shape, [sizes.get(role)])
@@ -30,17 +34,17 @@ export class TensorSet {
    * By manifest index: views into the segments, without a copy. Made when asked for: V8 counts what is in view towards its heap,
    * and nobody looks into most optimizer slots.
    */
-  get tensors(): readonly Float32Array[] {
-    this.#tensors ??= viewsOf(this.manifest, this.segments)
+  get tensors(): readonly V[] {
+    this.#tensors ??= viewsOf<V>(this.manifest, this.segments)
     return this.#tensors
   }
 
   /** Zeroed. */
   static allocate(engine: Engine, manifest: Manifest): TensorSet {
-    return new TensorSet(manifest, allocateSegments(engine, manifest))
+    return new TensorSet(manifest, allocateSegments(engine, manifest, 'float32'))
   }
 
-  named(): ReadonlyMap<string, HostTensor> {
+  named(this: TensorSet): ReadonlyMap<string, HostTensor> {
     return new Map(
       this.manifest.map(({ name, shape }, index) => [name, { shape, dtype: 'float32', data: this.tensors[index]! }]),
     )
@@ -68,16 +72,18 @@ export class TensorSet {
 export class TensorPool {
   readonly manifest: Manifest
   readonly #engine: Engine
+  readonly #transfer: Transfer
   readonly #idle: Segments[] = []
   #closed = false
 
-  constructor(engine: Engine, manifest: Manifest) {
+  constructor(engine: Engine, manifest: Manifest, transfer: Transfer = 'float32') {
     this.#engine = engine
     this.manifest = manifest
+    this.#transfer = transfer
   }
 
-  take(): TensorSet {
-    const segments = this.#idle.pop() ?? allocateSegments(this.#engine, this.manifest)
+  take(): TensorSet<Values> {
+    const segments = this.#idle.pop() ?? allocateSegments(this.#engine, this.manifest, this.#transfer)
     return new TensorSet(this.manifest, segments, (freed) => {
       if (this.#closed) dispose(freed)
       else this.#idle.push(freed)
@@ -91,10 +97,10 @@ export class TensorPool {
   }
 }
 
-function allocateSegments(engine: Engine, manifest: Manifest): Segments {
-  const segments = [...segmentSizes(manifest)].map(
-    ([role, elements]) => [role, engine.tensor({ shape: [elements], dtype: 'float32' })] as const,
-  )
+function allocateSegments(engine: Engine, manifest: Manifest, transfer: Transfer): Segments {
+  const segments = [...segmentSizes(manifest)].map(([role, elements]) => {
+    return [role, engine.tensor({ shape: [elements], dtype: transferOf(role, transfer) })] as const
+  })
   return new Map(segments)
 }
 
@@ -102,14 +108,14 @@ function dispose(segments: Segments): void {
   for (const segment of segments.values()) segment.dispose()
 }
 
-function viewsOf(manifest: Manifest, segments: Segments): readonly Float32Array[] {
+function viewsOf<V extends Values>(manifest: Manifest, segments: Segments): readonly V[] {
   const ends = new Map<TensorRole, number>()
   return manifest.map(({ role, elements }) => {
     const data = segments.get(role)?.data
-    assert(data instanceof Float32Array)
+    assert(data instanceof Float32Array || data instanceof Uint16Array)
     const start = ends.get(role) ?? 0
     ends.set(role, start + elements)
-    return data.subarray(start, start + elements)
+    return data.subarray(start, start + elements) as V
   })
 }
 

@@ -7,10 +7,12 @@
 import assert from 'node:assert/strict'
 import type { Engine, EngineTensor, HostTensor } from '../engine/engine.ts'
 import type { EvaluationStep, TrainingStep } from '../engine/step.ts'
+import type { Transfer } from '../models/bfloat16.ts'
 import type { ModelTable } from '../models/model.ts'
 import type { Manifest } from './manifest.ts'
 import { addSums, type Sums } from './metrics.ts'
 import type { Task } from './protocol/remote-worker.ts'
+import type { Values } from './tensor-set.ts'
 import { touchedRows } from './touched-rows.ts'
 
 export type Batch = Readonly<Record<string, HostTensor>>
@@ -40,8 +42,8 @@ export interface ComputedUpdate {
   readonly loss: number
   readonly examples: number
   /** By manifest index; valid until `dispose`, as are `rows`: by table, gradients of the batch's rows in their order. */
-  readonly values: readonly Float32Array[]
-  readonly rows: readonly Float32Array[]
+  readonly values: readonly Values[]
+  readonly rows: readonly Values[]
   dispose(): void
 }
 
@@ -67,9 +69,9 @@ export class Training {
   }
 
   /** Memory for as many rows of each table as a batch may touch. */
-  rowMemory(engine: Engine, { batch }: PreparedBatch): readonly EngineTensor[] {
+  rowMemory(engine: Engine, { batch }: PreparedBatch, transfer: Transfer = 'float32'): readonly EngineTensor[] {
     return this.#options.tables.map(({ field, width }) => {
-      return engine.tensor({ shape: [batch[field]!.data.length, width], dtype: 'float32' })
+      return engine.tensor({ shape: [batch[field]!.data.length, width], dtype: transfer })
     })
   }
 
@@ -87,10 +89,10 @@ export class Training {
     const values = manifest.map(({ name, role }) =>
       role === 'statistic'
         ? difference(floats(result.statistics.get(name)), floats(parameters.get(name)))
-        : floats(result.gradients.get(name)),
+        : valuesOf(result.gradients.get(name)),
     )
     const gradients = tables.map(({ name, width }, table) =>
-      floats(result.rowGradients.get(name)).subarray(0, prepared.rows[table]!.length * width),
+      valuesOf(result.rowGradients.get(name)).subarray(0, prepared.rows[table]!.length * width),
     )
     const examples = examplesOf(prepared.batch)
     return { loss: result.loss, examples, values, rows: gradients, dispose: () => result.dispose() }
@@ -137,6 +139,11 @@ function examplesOf(batch: Batch): number {
 
 function floats(tensor: HostTensor | undefined): Float32Array {
   assert(tensor?.data instanceof Float32Array)
+  return tensor.data
+}
+
+function valuesOf(tensor: HostTensor | undefined): Values {
+  assert(tensor?.data instanceof Float32Array || tensor?.data instanceof Uint16Array)
   return tensor.data
 }
 

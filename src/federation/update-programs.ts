@@ -4,11 +4,12 @@
  * and length of segments. Dense tensors and the rows of tables go through the same formulas.
  *
  * Inputs: `rate`; for each update `share/<index>` and `update/<index>/<segment>`; for each segment `parameter/<segment>` and,
- * where it is trained, `<slot>/<segment>`. Outputs: each parameter and slot under its own name.
+ * where it is trained, `<slot>/<segment>`. Outputs: each parameter and slot under its own name, and `sent/<segment>`.
  */
 import assert from 'node:assert/strict'
 import * as tf from '@tensorflow/tfjs'
 import type { Engine, HostTensor, Program, Signature } from '../engine/engine.ts'
+import { type Transfer, transferOf } from '../models/bfloat16.ts'
 import type { Aggregator } from './aggregators/aggregator.ts'
 import type { TensorRole } from './manifest.ts'
 import type { Optimizer } from './optimizers/optimizer.ts'
@@ -19,6 +20,8 @@ export interface UpdateProgramsOptions {
   readonly aggregator: Aggregator
   /** λ: λ·w is added to the gradient of each `weight`, of nothing else. */
   readonly weightDecay: number
+  /** How updates come, and how parameters are given besides themselves: as `sent/<segment>`, unless that is float32. */
+  readonly transfer: Transfer
 }
 
 /** Elements of each segment, by the role of its tensors. */
@@ -34,6 +37,10 @@ export class UpdatePrograms {
     this.#slots = Object.keys(options.optimizer.slots)
   }
 
+  get transfer(): Transfer {
+    return this.#options.transfer
+  }
+
   get(updateCount: number, sizes: SegmentSizes): Program {
     const name = `update-${updateCount}x${[...sizes.values()].join('-')}`
     const key = `${name} ${[...sizes.keys()]}`
@@ -43,6 +50,7 @@ export class UpdatePrograms {
       name,
       inputs: this.#signature(updateCount, sizes),
       build: (inputs) => this.#build(inputs, updateCount, sizes),
+      rounded: new Set([...sizes.keys()].map((role) => `sent/${role}`)),
     })
     this.#programs.set(key, program)
     return program
@@ -59,7 +67,8 @@ export class UpdatePrograms {
       const spec = { shape: [elements], dtype: 'float32' } as const
       signature[`parameter/${role}`] = spec
       if (role !== 'statistic') for (const slot of this.#slots) signature[`${slot}/${role}`] = spec
-      for (let index = 0; index < updateCount; index++) signature[`update/${index}/${role}`] = spec
+      const update = { shape: [elements], dtype: transferOf(role, this.transfer) }
+      for (let index = 0; index < updateCount; index++) signature[`update/${index}/${role}`] = update
     }
     return signature
   }
@@ -91,6 +100,7 @@ export class UpdatePrograms {
         rate: input('rate'),
       })
       outputs[`parameter/${role}`] = result.parameter
+      if (this.transfer === 'bfloat16') outputs[`sent/${role}`] = tf.clone(result.parameter)
       for (const [slot, value] of Object.entries(result.slots)) outputs[`${slot}/${role}`] = value
     }
     return outputs

@@ -283,7 +283,8 @@ class Worker<Peer extends AttestedPeer> {
 
   async #memory(batch: PreparedBatch): Promise<[PulledModel, PulledModel]> {
     const { engine, layout, prefetch, training } = this.#options
-    const make = (): PulledModel => new PulledModel(engine, layout, training.rowMemory(engine, batch))
+    const make = (): PulledModel =>
+      new PulledModel(engine, layout, layout.transfer, training.rowMemory(engine, batch, layout.transfer))
     if (this.#models.length === 0) this.#models = prefetch ? [make(), make()] : [make()]
     for (const model of this.#models) model.held.fill(undefined)
     const [model, spare = model] = this.#models
@@ -294,7 +295,7 @@ class Worker<Peer extends AttestedPeer> {
   async #score(fleet: Fleet<Peer>, version: number): Promise<void> {
     const { engine, layout, training } = this.#options
     const sums = await scoreAll(training, async (batch) => {
-      this.#scored ??= new PulledModel(engine, layout, training.rowMemory(engine, batch))
+      this.#scored ??= new PulledModel(engine, layout, 'float32', training.rowMemory(engine, batch))
       const answer = await fleet.pull(batch.rows, true, this.#scored)
       if (answer.kind !== 'parameters') throw lost('the server ended training before it was scored')
       return await training.score(this.#scored.parameters, this.#scored.rows, batch)

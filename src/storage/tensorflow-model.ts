@@ -10,7 +10,7 @@ export interface SignatureTensor {
   /** Of the placeholder or operation in the graph. */
   readonly name: string
   readonly shape: readonly number[]
-  readonly dtype: 'float32' | 'int32' | 'uint8'
+  readonly dtype: 'float32' | 'bfloat16' | 'int32' | 'uint8'
 }
 
 export interface TensorflowModel {
@@ -47,7 +47,7 @@ export function exportTooLarge(size: number): StorageError {
   })
 }
 
-const dataTypes = { float32: 1, int32: 3, uint8: 4 } as const
+const dataTypes = { float32: 1, int32: 3, uint8: 4, bfloat16: 14 } as const
 
 /** TensorInfo: name, dtype, TensorShapeProto of dimensions. */
 function tensorInfo({ name, shape, dtype }: SignatureTensor): Buffer {

@@ -30,6 +30,7 @@ import type { Strategy } from '../../src/federation/strategies/strategy.ts'
 import { type SynchronousOptions, synchronous } from '../../src/federation/strategies/synchronous.ts'
 import { Training, type TrainingOptions } from '../../src/federation/training.ts'
 import { runWorker, type WorkerOptions } from '../../src/federation/worker.ts'
+import type { Transfer } from '../../src/models/bfloat16.ts'
 import type { CloisterEvent, EventSink, PeerEvidence } from '../../src/observability/events.ts'
 import type { Connection } from '../../src/transport/connection.ts'
 import { listenInMemory, type MemoryListener } from '../../src/transport/memory.ts'
@@ -67,14 +68,20 @@ export const testJob: ServerJob = {
   totalUpdates: 6,
   evaluateEvery: 0,
   saveEvery: 0,
+  saveEveryMs: 0,
   synchronous: true,
   minimumToStart: 1,
 }
 
 export const linearLayout: FleetLayout = layoutOf(linearManifest, [], 1)
 
-export function layoutOf(manifest: Manifest, tables: readonly TableSpec[], servers: number): FleetLayout {
-  return { manifest, tables, placement: place(manifest, tables, servers) }
+export function layoutOf(
+  manifest: Manifest,
+  tables: readonly TableSpec[],
+  servers: number,
+  transfer: Transfer = 'float32',
+): FleetLayout {
+  return { manifest, tables, placement: place(manifest, tables, servers), transfer }
 }
 
 export const testLimits: ServerLimits = { helloMs: 10_000, evaluationMs: 10_000, withoutWorkersMs: 10_000 }

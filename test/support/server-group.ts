@@ -7,6 +7,7 @@ import { ModelState, type ModelStateOptions } from '../../src/federation/model-s
 import { adagrad } from '../../src/federation/optimizers/adagrad.ts'
 import { manifestOfServer, serverOfRow } from '../../src/federation/placement.ts'
 import { following } from '../../src/federation/strategies/following.ts'
+import type { Transfer } from '../../src/models/bfloat16.ts'
 import {
   allOf,
   batchSize,
@@ -49,6 +50,7 @@ export interface GroupSettings extends ServerSettings {
   readonly maximumRows?: number
   readonly stores?: readonly MemoryCheckpoints[]
   readonly acceptRollback?: boolean
+  readonly transfer?: Transfer
   /** Starts these servers, and leaves the others to the test; all when absent. */
   readonly only?: readonly number[]
   /** Told of each connection between servers, as its follower holds it. */
@@ -65,10 +67,11 @@ export function startServers(engine: Engine, settings: GroupSettings): ServerGro
     only,
     onLink,
     acceptRollback,
+    transfer,
     job,
     ...rest
   } = settings
-  const layout = layoutOf(tableManifest, [table], servers)
+  const layout = layoutOf(tableManifest, [table], servers, transfer)
   const wires = Array.from({ length: servers }, (_, server) => memoryWire(`server ${server}`))
   const connections: WorkerConnection[] = []
   const released = new Map<number, ReleasedPart>()
@@ -116,7 +119,7 @@ export function startServers(engine: Engine, settings: GroupSettings): ServerGro
 /** One server's part. */
 export function tableModel(
   engine: Engine,
-  { placement }: ServerGroup['layout'],
+  { placement, transfer }: ServerGroup['layout'],
   server: number,
   { maximumRows = 1000, ...restored }: Partial<ModelStateOptions> & { maximumRows?: number } = {},
 ): ModelState {
@@ -127,6 +130,7 @@ export function tableModel(
     optimizer: adagrad({ initialAccumulator: 0.1, epsilon: 1e-7 }),
     aggregator: mean,
     weightDecay: 0.01,
+    transfer,
     values: new Map(manifest.map(({ name }) => [name, tableValues().get(name)!])),
     ...restored,
     tables: { specs: [table], seed: 11, maximumRows },
@@ -161,7 +165,7 @@ export function startTableWorker(
   return startWorker(engine, (server) => wires[server]!, worker, {
     layout,
     connect: (server) => track(connections, connectTo(wires[server]!, { name: `worker ${worker}` })),
-    training: tableTraining(engine, worker, workers, batchSize),
+    training: tableTraining(engine, worker, workers, batchSize, layout.transfer),
     ...settings,
   })
 }

@@ -6,6 +6,7 @@ import * as tf from '@tensorflow/tfjs'
 import type { Engine } from '../../src/engine/engine.ts'
 import { type Manifest, manifestOf } from '../../src/federation/manifest.ts'
 import { type Batch, Training, type TrainingOptions } from '../../src/federation/training.ts'
+import { type Transfer, transferOf } from '../../src/models/bfloat16.ts'
 import type { ModelTable } from '../../src/models/model.ts'
 import { classes, features, linearBatch, linearManifest } from './linear-training.ts'
 
@@ -57,21 +58,24 @@ function losses(labels: tf.Tensor, scores: tf.Tensor2D): tf.Tensor {
   return tf.neg(tf.sum(tf.mul(tf.oneHot(labels.toInt() as tf.Tensor1D, classes), tf.logSoftmax(scores)), 1))
 }
 
-function signature(batchSize: number) {
+function signature(batchSize: number, transfer: Transfer) {
   return {
-    ...Object.fromEntries(tableManifest.map(({ name, shape }) => [name, { shape, dtype: 'float32' as const }])),
+    ...Object.fromEntries(
+      tableManifest.map(({ name, role, shape }) => [name, { shape, dtype: transferOf(role, transfer) }]),
+    ),
     x: { shape: [batchSize, features], dtype: 'float32' as const },
     y: { shape: [batchSize], dtype: 'int32' as const },
     ids: { shape: [batchSize, idsPerExample], dtype: 'int32' as const },
-    'rows/rows': { shape: [batchSize * idsPerExample, width], dtype: 'float32' as const },
+    'rows/rows': { shape: [batchSize * idsPerExample, width], dtype: transfer },
   }
 }
 
-function tableStep(engine: Engine, batchSize: number): TrainingOptions['step'] {
+function tableStep(engine: Engine, batchSize: number, transfer: Transfer): TrainingOptions['step'] {
   const trained = ['dense/kernel', 'dense/scale', 'dense/bias']
   const program = engine.compile({
     name: 'table-training',
-    inputs: signature(batchSize),
+    inputs: signature(batchSize, transfer),
+    rounded: new Set(transfer === 'bfloat16' ? ['rows', ...trained] : []),
     build(inputs) {
       const { value, grads } = tf.valueAndGrads((...[rows, kernel, scale, bias]: tf.Tensor[]) =>
         tf.mean(losses(inputs.y!, logits(inputs, rows!, kernel!, scale!, bias!))),
@@ -102,7 +106,7 @@ function tableStep(engine: Engine, batchSize: number): TrainingOptions['step'] {
 function tableEvaluation(engine: Engine, batchSize: number): TrainingOptions['evaluation'] {
   const program = engine.compile({
     name: 'table-evaluation',
-    inputs: signature(batchSize),
+    inputs: signature(batchSize, 'float32'),
     build(inputs) {
       const rows = inputs['rows/rows']!
       const scores = logits(inputs, rows, inputs['dense/kernel']!, inputs['dense/scale']!, inputs['dense/bias']!)
@@ -120,11 +124,17 @@ function tableEvaluation(engine: Engine, batchSize: number): TrainingOptions['ev
 }
 
 /** `parties` data shards; batch n of shard s holds the examples n·b·parties + s, + s + parties, …: disjoint. */
-export function tableTraining(engine: Engine, party: number, parties: number, batchSize: number): Training {
+export function tableTraining(
+  engine: Engine,
+  party: number,
+  parties: number,
+  batchSize: number,
+  transfer: Transfer = 'float32',
+): Training {
   return new Training({
     manifest: tableManifest,
     tables: [table],
-    step: tableStep(engine, batchSize),
+    step: tableStep(engine, batchSize, transfer),
     evaluation: tableEvaluation(engine, batchSize),
     batch: async ({ shard, position }) => tableBatch(position * batchSize * parties + shard, batchSize, parties),
     heldOut: async function* () {

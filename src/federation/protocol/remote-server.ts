@@ -13,6 +13,7 @@ import type { Sums } from '../metrics.ts'
 import type { PreparationWorker } from '../preparation.ts'
 import type { TableSpec } from '../row-initializer.ts'
 import { Assembly, slicesOf } from '../slices.ts'
+import type { Values } from '../tensor-set.ts'
 import type { Parameters as WireParameters } from './gen/cloister/v1/federation_pb.ts'
 import { lost, MessageReader } from './message-reader.ts'
 import {
@@ -50,10 +51,10 @@ export interface OutgoingPull {
 }
 
 export interface PullTarget {
-  readonly dense: readonly Float32Array[]
+  readonly dense: readonly Values[]
   /** Of the values that `dense` holds; kept by whoever pulls into it. */
   heldVersion: number | undefined
-  readonly rows: readonly Float32Array[]
+  readonly rows: readonly Values[]
 }
 
 export type PullAnswer =
@@ -72,9 +73,9 @@ export interface OutgoingPush {
   readonly examples: number
   readonly loss: number
   /** By manifest index; read until `push` resolves, as is `rows`. */
-  readonly values: readonly Float32Array[]
+  readonly values: readonly Values[]
   /** Gradients of the pull's rows, by table. */
-  readonly rows: readonly Float32Array[]
+  readonly rows: readonly Values[]
   readonly rowCounts: readonly number[]
 }
 

@@ -4,16 +4,17 @@
  * size and finiteness; what it means for the model is for server.ts to say.
  */
 import { type PublicError, publicError } from '../../errors.ts'
+import type { Transfer } from '../../models/bfloat16.ts'
 import type { Connection } from '../../transport/connection.ts'
 import type { Scores } from '../evaluation.ts'
 import { claim, FederationError } from '../federation-error.ts'
 import type { Manifest } from '../manifest.ts'
 import type { Sums } from '../metrics.ts'
-import type { Snapshot } from '../model-state.ts'
+import type { Parameters as Sent } from '../model-state.ts'
 import type { TableSpec } from '../row-initializer.ts'
 import type { RowGradients } from '../row-updates.ts'
 import { Assembly, slicesOf, verifyFinite } from '../slices.ts'
-import type { TensorSet } from '../tensor-set.ts'
+import type { TensorSet, Values } from '../tensor-set.ts'
 import type { Pull as WirePull, Push as WirePush } from './gen/cloister/v1/federation_pb.ts'
 import { lost, type MessageReader } from './message-reader.ts'
 import {
@@ -54,7 +55,7 @@ export interface Push {
   readonly examples: number
   readonly loss: number
   /** The receiver's to release. */
-  readonly values: TensorSet
+  readonly values: TensorSet<Values>
   readonly rows: ReadonlyMap<string, RowGradients>
 }
 
@@ -70,10 +71,12 @@ export interface RemoteWorkerOptions {
   readonly manifest: Manifest
   readonly tables: readonly TableSpec[]
   readonly place: { readonly server: number; readonly servers: number }
+  /** How gradients of rows come. */
+  readonly transfer: Transfer
   /** Most examples of one push: bounds its weight in a mean. */
   readonly batchSize: number
   /** For the gradients of one push. */
-  readonly memory: () => TensorSet
+  readonly memory: () => TensorSet<Values>
 }
 
 export interface Welcome {
@@ -159,11 +162,11 @@ export class RemoteWorker<Peer> {
     }
   }
 
-  /** `rows` as many as the pull asked for, by table; read until it resolves, as is the snapshot. */
+  /** `rows` as many as the pull asked for, by table; read until it resolves, as are the parameters. */
   parameters(
     pull: Pull,
-    { version, parameters }: Snapshot,
-    rows: readonly Float32Array[],
+    { version, parameters }: Sent,
+    rows: readonly Values[],
     { task, durableStep }: { readonly task: Task | undefined; readonly durableStep: number },
   ): Promise<void> {
     const { tables } = this.#options
@@ -253,7 +256,7 @@ export class RemoteWorker<Peer> {
 
   /** `memory` is taken when the header has come and passed the rules, and released again should the rest be wrong. */
   async #push({ pull, examples, loss }: WirePush): Promise<Push> {
-    const { batchSize, memory, tables } = this.#options
+    const { batchSize, memory, tables, transfer } = this.#options
     const open = this.#pulls.get(pull)
     if (open?.version === undefined) throw unknownPull(pull, this.#lastPull)
     if (examples < 1 || examples > batchSize) {
@@ -274,7 +277,8 @@ export class RemoteWorker<Peer> {
       const assembly = new Assembly(values.manifest, values.tensors, verifyFinite)
       while (!assembly.complete) assembly.accept((await this.#expect('slices')).slices)
       const counts = open.rows.map((ids) => ids.length)
-      const gradients = counts.map((count, table) => new Float32Array(count * tables[table]!.width))
+      const Gradients = transfer === 'bfloat16' ? Uint16Array : Float32Array
+      const gradients = counts.map((count, table) => new Gradients(count * tables[table]!.width))
       const rows = new RowAssembly(tables, counts, gradients, verifyFinite)
       while (!rows.complete) rows.accept(await this.#expect('rowSlices'))
       const named = tables.map(({ name }, table) => {

@@ -8,10 +8,11 @@ import { FederationError } from '../federation-error.ts'
 import { verifyRowIds } from '../placement.ts'
 import type { TableSpec } from '../row-initializer.ts'
 import { type Inspection, maxSliceBytes } from '../slices.ts'
+import type { Values } from '../tensor-set.ts'
 
 /** Of one pull, over all tables: bounds what a worker can make a server hold. */
 export const maxRowsPerPull = 1 << 20
-const bytesPerElement = 4
+const bytesPerId = 4
 
 export interface RowIdsPart {
   readonly table: number
@@ -57,11 +58,11 @@ export class RowIdAssembly {
   accept({ table, ids }: RowIdsPart): void {
     const target = this.ids[table]
     if (target === undefined || table !== this.#table) throw malformed(`ids of table ${this.#table}`, `${table}`)
-    const count = ids.length / bytesPerElement
+    const count = ids.length / bytesPerId
     if (count === 0 || !Number.isInteger(count) || this.#row + count > target.length) {
       throw malformed(`at most ${target.length - this.#row} whole ids`, `${ids.length} bytes`)
     }
-    new Uint8Array(target.buffer, this.#row * bytesPerElement, ids.length).set(ids)
+    new Uint8Array(target.buffer, this.#row * bytesPerId, ids.length).set(ids)
     this.#row += count
     if (this.#row === target.length) {
       verifyRowIds(this.#tables[table]!, target, this.#place.server, this.#place.servers)
@@ -87,10 +88,10 @@ export interface RowsPart {
 export function* rowParts(
   tables: readonly TableSpec[],
   counts: readonly number[],
-  sources: readonly Float32Array[],
+  sources: readonly Values[],
 ): Generator<RowsPart> {
   for (const [table, source] of sources.entries()) {
-    const rowBytes = tables[table]!.width * bytesPerElement
+    const rowBytes = tables[table]!.width * source.BYTES_PER_ELEMENT
     const rowsAtOnce = Math.max(1, Math.floor(maxSliceBytes / rowBytes))
     const count = counts[table]!
     for (let first = 0; first < count; first += rowsAtOnce) {
@@ -105,7 +106,7 @@ export function* rowParts(
 export class RowAssembly {
   readonly #tables: readonly TableSpec[]
   readonly #counts: readonly number[]
-  readonly #targets: readonly Float32Array[]
+  readonly #targets: readonly Values[]
   readonly #inspect: Inspection | undefined
   #table = 0
   #row = 0
@@ -113,7 +114,7 @@ export class RowAssembly {
   constructor(
     tables: readonly TableSpec[],
     counts: readonly number[],
-    targets: readonly Float32Array[],
+    targets: readonly Values[],
     inspect?: Inspection,
   ) {
     for (const [table, count] of counts.entries()) {
@@ -136,14 +137,15 @@ export class RowAssembly {
       throw malformed(expected, `table ${table} from ${first}`)
     }
     const { name, width } = this.#tables[table]!
-    const rows = values.length / bytesPerElement / width
+    const target = this.#targets[table]!
+    const { BYTES_PER_ELEMENT: bytesEach } = target
+    const rows = values.length / bytesEach / width
     const left = this.#counts[table]! - first
     if (rows === 0 || !Number.isInteger(rows) || rows > left) {
       throw malformed(`${name}: at most ${left} whole rows`, `${values.length} bytes`)
     }
-    const target = this.#targets[table]!
     const start = first * width
-    new Uint8Array(target.buffer, target.byteOffset + start * bytesPerElement, values.length).set(values)
+    new Uint8Array(target.buffer, target.byteOffset + start * bytesEach, values.length).set(values)
     this.#inspect?.(name, target.subarray(start, start + rows * width), start)
     this.#row += rows
     this.#skipComplete()

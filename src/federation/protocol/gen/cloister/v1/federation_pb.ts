@@ -385,7 +385,7 @@ export type Tensor = Message<"cloister.v1.Tensor"> & {
   name: string;
 
   /**
-   * Empty for a scalar. Elements are float32.
+   * Empty for a scalar.
    *
    * @generated from field: repeated uint32 shape = 2;
    */
@@ -598,7 +598,8 @@ export type RowSlices = Message<"cloister.v1.RowSlices"> & {
   first: number;
 
   /**
-   * float32, little-endian, whole rows; values or gradients. Never NaN or infinite.
+   * Whole rows; values or gradients. float32, or bfloat16 where the job's `training.transfer` says so and the pull is not one to
+   * score with; little-endian. Never NaN or infinite.
    *
    * @generated from field: bytes values = 3;
    */
@@ -686,7 +687,9 @@ export type Slice = Message<"cloister.v1.Slice"> & {
   offset: number;
 
   /**
-   * float32, little-endian, exactly the bits that the sender computed with. Never NaN or infinite.
+   * float32, exactly the bits that the sender computed with; or bfloat16, those rounded to the nearest, where the job's
+   * `training.transfer` says so, the tensor is no statistic and the pull is not one to score with. Little-endian. Never NaN or
+   * infinite.
    *
    * @generated from field: bytes values = 3;
    */
