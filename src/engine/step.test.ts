@@ -3,6 +3,7 @@
 import * as tf from '@tensorflow/tfjs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { cacheDirectory, requires } from '../../test/requirements.ts'
+import { fromBfloat16, toBfloat16 } from '../models/bfloat16.ts'
 import type { Model, ModelVariable } from '../models/model.ts'
 import type { Engine, HostTensor } from './engine.ts'
 import { createJavascriptEngine } from './javascript.ts'
@@ -156,6 +157,47 @@ function contract(kind: string, create: () => Engine): void {
     })
     await expect(training.run(new Map(), { ids }, [0, 0])).rejects.toMatchObject({ code: 'program-input' })
     await Promise.all([training.close(), evaluation.close()])
+  })
+
+  test(`${kind}: with bfloat16 it is the step of the rounded values, and gradients are rounded`, async () => {
+    const [whole, halved] = [
+      compileTraining(engine, model, batchSize),
+      compileTraining(engine, model, batchSize, 'bfloat16'),
+    ]
+    const sent = new Map<string, HostTensor>(parameters)
+    const seen = new Map<string, HostTensor>(parameters)
+    for (const [name, value] of [
+      ['w', 2.0078],
+      ['idle', -7.03],
+    ] as const) {
+      const data = toBfloat16(Float32Array.of(...(name === 'w' ? [value] : [value, 1 / 3])))
+      const { shape } = parameters.get(name)!
+      sent.set(name, { shape, dtype: 'bfloat16', data })
+      seen.set(name, { shape, dtype: 'float32', data: fromBfloat16(data) })
+    }
+    const [expected, result] = [await whole.run(seen, batch, [1, 2]), await halved.run(sent, batch, [1, 2])]
+    expect(result.loss).toBe(expected.loss)
+    expect(result.statistics.get('steps')).toMatchObject({ dtype: 'float32', data: Float32Array.of(42) })
+    for (const [name, { data }] of expected.gradients) {
+      expect(result.gradients.get(name)!.data).toEqual(toBfloat16(data as Float32Array))
+    }
+    expect(result.gradients.get('w')!.data[0]).not.toBe(0)
+    await expect(halved.run(parameters, batch, [1, 2])).rejects.toMatchObject({ code: 'program-input' })
+    for (const each of [expected, result]) each.dispose()
+    await Promise.all([whole.close(), halved.close()])
+  })
+
+  test(`${kind}: with bfloat16 rows come and their gradients go so`, async () => {
+    const step = compileTraining(engine, embedding, 2, 'bfloat16')
+    const data = toBfloat16(Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8))
+    const ids = { shape: [2, 2], dtype: 'int32', data: Int32Array.of(2, 0, 2, 1) } as const
+    const result = await step.run(new Map(), { ids, 'rows/words': { shape: [4, 2], dtype: 'bfloat16', data } }, [0, 0])
+    expect(result.loss).toBe(132)
+    const gradient = result.rowGradients.get('words')!
+    expect(gradient).toMatchObject({ shape: [4, 2], dtype: 'bfloat16' })
+    expect([...fromBfloat16(gradient.data as Uint16Array)]).toEqual([6, 8, 8, 10, 14, 18, 0, 0])
+    result.dispose()
+    await step.close()
   })
 
   test(`${kind}: a parameter of another shape, one too many, one too few`, async () => {

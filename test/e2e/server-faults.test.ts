@@ -83,7 +83,7 @@ test(`${kills} kills, connections cut: a synchronous job ends with the weights o
   const sandbox = new Sandbox()
   const data = await synthesizeClicks(sandbox)
   const admission = await simulatedPlatform(sandbox)
-  const job = smallRecommendation({ servers, workers, training: { updates, mode: synchronous } })
+  const job = smallRecommendation({ servers, workers, training: { updates, mode: synchronous, transfer: 'bfloat16' } })
 
   const calm = await Cluster.start({ sandbox, job, data, admission, name: 'calm' })
   await calm.finished()
