@@ -40,6 +40,8 @@ const cardinalities = [
 ]
 const zipfExponent = 1.05
 const warmUpUpdates = 80
+/** The example's first. */
+const transfers = ['bfloat16', 'float32']
 
 interface Figures {
   readonly examplesPerSecond: number
@@ -58,13 +60,15 @@ try {
 
 async function compare(batch: number): Promise<void> {
   const theirs: Figures[] = []
-  const ours: Figures[] = []
-  const shares: string[] = []
+  const ours = new Map(transfers.map((transfer) => [transfer, [] as Figures[]]))
+  const shares = new Map<string, string>()
   for (let round = 0; round < Number(values.rounds); round++) {
     theirs.push(tensorflow(batch))
-    const { figures, share } = await cloister(batch)
-    ours.push(figures)
-    shares.push(share)
+    for (const [transfer, all] of ours) {
+      const { figures, share } = await cloister(batch, transfer)
+      all.push(figures)
+      shares.set(transfer, share)
+    }
   }
   console.log(`\nbatch ${batch}, 1 server + 4 workers, asynchronous`)
   const row = (name: string, all: readonly Figures[]): string[] => [
@@ -77,9 +81,12 @@ async function compare(batch: number): Promise<void> {
   ]
   table(
     ['', 'examples/s', 'ratio', 'CPU s/100k', 'bytes/example', 'server MiB'],
-    [row('TensorFlow, plain TCP', theirs), row('Cloister, attested TLS', ours)],
+    [
+      row('TensorFlow, plain TCP, float32', theirs),
+      ...Array.from(ours, ([transfer, all]) => row(`Cloister, attested TLS, ${transfer}`, all)),
+    ],
   )
-  console.log(`ours: ${shares.at(-1)}`)
+  for (const [transfer, share] of shares) console.log(`${transfer}: ${share}`)
 }
 
 function tensorflow(batch: number): Figures {
@@ -95,7 +102,7 @@ function tensorflow(batch: number): Figures {
   }
 }
 
-async function cloister(batch: number): Promise<{ figures: Figures; share: string }> {
+async function cloister(batch: number, transfer: string): Promise<{ figures: Figures; share: string }> {
   const run = (updates: number): Promise<MeasuredRun> =>
     measuredRun({
       command: 'simulate',
@@ -105,6 +112,7 @@ async function cloister(batch: number): Promise<{ figures: Figures; share: strin
         'data.categories={"scheme":"vocabulary","minimumCount":1,"maximumValues":1000000}',
         'data.heldOut={"scheme":"first","fraction":0.002}',
         `training.batchSize=${batch}`,
+        `training.transfer=${transfer}`,
         'training.evaluateEvery=0',
         `training.updates=${updates}`,
       ],

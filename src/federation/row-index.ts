@@ -31,8 +31,6 @@ export class RowIndex {
   /** By place, in chunks that stay where they are. */
   readonly #ids: Uint32Array[] = []
   #size = 0
-  /** Kept, so that the loop that only reads is not optimised away. */
-  #touched = 0
 
   constructor(maximumRows: number) {
     assert(Number.isInteger(maximumRows) && maximumRows > 0 && maximumRows < 2 ** 31, `${maximumRows} rows`)
@@ -71,9 +69,11 @@ export class RowIndex {
     for (let first = 0; first < ids.length; first += idsAhead) {
       const end = Math.min(ids.length, first + idsAhead)
       for (let at = first; at < end; at++) out[at] = this.#firstGuess(ids[at]!)
-      // Most guesses are right: ask for the ids that will be compared.
-      for (let at = first; at < end; at++) if (out[at] !== absent) this.#touched ^= this.idAt(out[at]!)
-      for (let at = first; at < end; at++) out[at] = this.placeOf(ids[at]!)
+      // Most guesses are right, so that the ids that they are compared with are asked for many at a time too.
+      for (let at = first; at < end; at++) {
+        const guess = out[at]!
+        if (guess === absent || this.idAt(guess) !== ids[at]) out[at] = this.placeOf(ids[at]!)
+      }
     }
   }
 
