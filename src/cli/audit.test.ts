@@ -1,5 +1,5 @@
 import { createHash, generateKeyPairSync, sign } from 'node:crypto'
-import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { jobDigest, testPolicy } from '../../test/attested-credentials.ts'
@@ -85,8 +85,9 @@ async function judge(subject: string, options: Partial<AuditOptions> = {}) {
   const policy = join(directory, 'policy.json')
   const self = codeDigest('cloister')
   const status = await verify(context, { policy, self, json: true, ...options }, subject)
-  const [report] = JSON.parse(printed.out) as AuditReport[]
-  return { status, report: report!, code: report!.error?.code }
+  const reports = JSON.parse(printed.out) as AuditReport[]
+  const [report] = reports
+  return { status, report: report!, reports, code: report!.error?.code }
 }
 
 describe('a log as enclaves wrote it', () => {
@@ -194,8 +195,21 @@ describe('on the host nobody can', () => {
     expect((await judge(directory)).code).toBe('audit-log-truncated')
     // Only its own result speaks for it.
     rmSync(join(directory, result))
-    writeFileSync(join(directory, 'result.json'), JSON.stringify({ audit: head }))
     expect((await judge(directory)).report.error).toBeNull()
+  })
+
+  test.each([
+    ['server', 'result.json', 'server1'],
+    ['server1', 'result-server1.json', 'server'],
+  ])('remove the log of %s whole, where its result remembers it', async (source, result, other) => {
+    const { directory, path } = await run(source, result)
+    renameSync(path, join(directory, 'audit', `${other}.jsonl`))
+    const { reports, status } = await judge(directory)
+    expect(status).toBe(1)
+    expect(reports.map(({ verdict, error }) => [verdict, error?.code])).toEqual([
+      ['verified', undefined],
+      ['refused', 'audit-log-missing'],
+    ])
   })
 
   test('write on with a key of their own, in a chain that is right', async () => {

@@ -9,6 +9,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { parseCollateral } from '../attestation/collateral.ts'
 import { type Policy, rootFingerprintOf } from '../attestation/policy-format.ts'
 import { type PublicError, publicError } from '../errors.ts'
+import { serverName } from '../federation/server-name.ts'
 import { type AuditBody, AuditError, type AuditHead } from '../observability/audit-record.ts'
 import { type VerifiedAudit, verifyAuditLog } from '../observability/audit-verify.ts'
 import { formatEvent } from '../observability/log.ts'
@@ -57,6 +58,7 @@ export async function verify(context: Context, options: AuditOptions, subject: s
   }
   const reports: AuditReport[] = []
   for (const file of logs) reports.push(await reportOn(context, options, policy, file))
+  for (const file of logsInResults(path)) if (!logs.includes(file)) reports.push(missing(file))
   context.stdout.write(options.json ? `${JSON.stringify(reports, null, 2)}\n` : reports.map(textOf).join(''))
   return reports.every(({ verdict }) => verdict === 'verified') ? exitStatus.ok : exitStatus.failed
 }
@@ -69,6 +71,30 @@ function logsIn(path: string): string[] {
   throw new AuditError('audit-log-unreadable', `expected logs in ${directory}, got none`, {
     hint: 'Name a run directory, or one log file.',
   })
+}
+
+/** Whose heads the results of this run remember: what somebody removed whole is not among the logs. */
+function logsInResults(run: string): string[] {
+  if (!existsSync(run) || !statSync(run).isDirectory()) return []
+  return readdirSync(run)
+    .map((name) => Number(/^result(?:-server(\d+))?\.json$/.exec(name)?.map((part) => part ?? '0')[1]))
+    .filter((index) => !Number.isNaN(index))
+    .map((index) => join(run, auditDirectory, `${serverName(index)}.jsonl`))
+    .filter((file) => headInResult(run, file) !== undefined)
+}
+
+function missing(file: string): AuditReport {
+  const error = publicError(
+    new AuditError(
+      'audit-log-missing',
+      `expected ${basename(file)}, whose head the result of its server has, got none`,
+      {
+        hint: 'It was removed or not copied: ask the operator of that host.',
+      },
+    ),
+  )
+  const nothing = { head: null, ended: false, starts: [], evidence: { matching: 0, missing: [] }, records: [] }
+  return { file, verdict: 'refused', error, ...nothing }
 }
 
 async function reportOn(context: Context, options: AuditOptions, policy: Policy, file: string): Promise<AuditReport> {

@@ -10,6 +10,7 @@ import type { CloisterEvent, Role } from './events.ts'
 
 export class AuditError extends CodedError<
   | 'audit-log-unreadable'
+  | 'audit-log-missing'
   | 'audit-log-damaged'
   | 'audit-log-truncated'
   | 'audit-record-malformed'
