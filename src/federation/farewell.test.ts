@@ -38,7 +38,7 @@ describe('a server that is done', () => {
     expect(Object.keys(late.scores).length).toBeGreaterThan(0)
     expect(await server.result).toEqual(result)
     expect(kinds(server.events, 'warning').map(({ error }) => error)).toMatchObject([
-      { code: 'workers-unheard', message: expect.stringContaining('not yet worker1;') },
+      { code: 'peers-unheard', message: expect.stringContaining('not yet worker1;') },
     ])
     expect(kinds(server.events, 'peer-left').at(-1)).toEqual({ kind: 'peer-left', peer: 'worker1', reason: 'finished' })
   })

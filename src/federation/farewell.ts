@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * After the end: a worker that was away when training ended, or is only started now, is told that it is over, so that it ends
- * well instead of looking for servers that are gone. Who that may be is known; how long they look is bounded.
+ * After the end: a worker or server that was away when training ended, or is only started now, is told that it is over, so that
+ * it ends well instead of looking for servers that are gone. Who that may be is known; how long they look is bounded.
  */
 import { publicError } from '../errors.ts'
 import type { EventSink } from '../observability/events.ts'
@@ -12,7 +12,7 @@ import type { Scores } from './evaluation.ts'
 import { serverMessage } from './protocol/messages.ts'
 import type { Hello } from './protocol/worker-claims.ts'
 import type { Arrival } from './reception.ts'
-import { workersUnheard } from './server-ends.ts'
+import { unheard } from './server-ends.ts'
 import type { PeerDescription } from './server-options.ts'
 
 export interface FarewellOptions {
@@ -20,8 +20,8 @@ export interface FarewellOptions {
   readonly rules: AdmissionRules
   readonly version: number
   readonly scores: Scores
-  /** Workers that know already. */
-  readonly heard: ReadonlySet<number>
+  /** Names of who does not know yet. */
+  readonly missing: readonly string[]
   readonly lateWorkersMs: number
   readonly clock: Clock
   readonly events: EventSink
@@ -31,21 +31,19 @@ export interface FarewellOptions {
 
 export class Farewell {
   readonly #options: FarewellOptions
-  readonly #missing: Set<number>
+  readonly #missing: Set<string>
   readonly #done = new Deferred<void>()
 
   constructor(options: FarewellOptions) {
-    const { heard, rules } = options
     this.#options = options
-    const everyone = Array.from({ length: rules.workers }, (_, worker) => worker)
-    this.#missing = new Set(everyone.filter((worker) => !heard.has(worker)))
+    this.#missing = new Set(options.missing)
   }
 
-  /** Resolves when every worker knows, when time is up, or at a stop. */
+  /** Resolves when everybody knows, when time is up, or at a stop. */
   async wait(): Promise<void> {
     const { clock, events, lateWorkersMs, signal } = this.#options
     if (this.#missing.size === 0 || lateWorkersMs === 0 || signal.aborted) return
-    events({ kind: 'warning', error: publicError(workersUnheard([...this.#missing], lateWorkersMs)) })
+    events({ kind: 'warning', error: publicError(unheard([...this.#missing], lateWorkersMs)) })
     const end = (): void => this.#done.resolve()
     const cancel = clock.after(lateWorkersMs, end)
     signal.addEventListener('abort', end, { once: true })
@@ -68,13 +66,18 @@ export class Farewell {
       await connection.send(serverMessage({ case: 'finished', value: { version, scores: { ...scores } } }))
       await connection.close()
       await reader.drain()
-      this.#missing.delete(hello.worker)
       events({ kind: 'peer-left', peer, reason: 'finished' })
+      this.heard(peer)
     } catch (error) {
       // It is gone, and may come again.
       events({ kind: 'peer-left', peer, reason: 'lost', error: publicError(error) })
     }
     connection.destroy()
+  }
+
+  /** This one was told. */
+  heard(peer: string): void {
+    this.#missing.delete(peer)
     if (this.#missing.size === 0) this.#done.resolve()
   }
 }

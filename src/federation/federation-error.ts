@@ -56,7 +56,7 @@ const codes = [
   'peer-lost',
   'worker-left',
   'workers-gone',
-  'workers-unheard',
+  'peers-unheard',
   'server-stopping',
   'server-unreachable',
   'refused-by-server',

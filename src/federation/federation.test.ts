@@ -105,11 +105,11 @@ test('the six steps follow each other, and the server ends by asking for scores'
     'worker: scores',
     'evaluation',
     'worker: pull',
+    'checkpointed',
     'server: finished',
     'peer-left',
     'traffic',
     'finished',
-    'checkpointed',
   ])
 })
 

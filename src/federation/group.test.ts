@@ -139,6 +139,70 @@ test.each<[string, number[], number[], { leader: number; follower: number }]>([
   expect(accepting.said).toMatchObject({ case: 'serverWelcome', value: { step } })
 })
 
+describe('a leader whose job is over', () => {
+  const end = { step: 6, stopped: false }
+
+  async function arrive(leader: Leader, steps: number[]) {
+    const { here, there } = await link()
+    const hello = { ...greeting, $typeName: 'cloister.v1.ServerHello' as const, steps, durableStep: 4 }
+    let admitted = false
+    const left = leader.attend(there, new MessageReader<WorkerMessage>(there.incoming), hello, () => {
+      admitted = true
+    })
+    left.catch(() => undefined)
+    return { here, left, messages: here.incoming[Symbol.asyncIterator](), wasAdmitted: () => admitted }
+  }
+
+  async function ended(): Promise<Leader> {
+    const leader = new Leader(options)
+    await leader.complete(end)
+    expect(leader.unheard).toEqual([1])
+    return leader
+  }
+
+  const isToldTheEnd = async ({ here, messages, left }: Awaited<ReturnType<typeof arrive>>): Promise<void> => {
+    expect((await messages.next()).value?.message).toMatchObject({ case: 'serverWelcome', value: { step: 6 } })
+    expect((await messages.next()).value?.message).toMatchObject({ case: 'complete', value: { stopped: false } })
+    await here.close()
+    expect(await left).toBe('finished')
+  }
+
+  test('tells a follower that comes back with the last step', async () => {
+    const leader = await ended()
+    await isToldTheEnd(await arrive(leader, [4, 6]))
+    expect(leader.unheard).toEqual([])
+  })
+
+  test('tells one that came back a moment before', async () => {
+    const leader = new Leader(options)
+    const follower = await arrive(leader, [6])
+    const completing = leader.complete(end)
+    await isToldTheEnd(follower)
+    await completing
+    expect(leader.unheard).toEqual([])
+  })
+
+  test('refuses one without the last step, and knows that it was not told', async () => {
+    const leader = await ended()
+    const { left, wasAdmitted } = await arrive(leader, [2, 4])
+    await expect(left).rejects.toMatchObject({
+      code: 'server-rolled-back',
+      message: expect.stringContaining('expected step 6, with which training ended, on the disk of server 1, got 4'),
+    })
+    expect(wasAdmitted()).toBe(false)
+    expect(leader.unheard).toEqual([1])
+  })
+
+  test('tells one again that was lost on the way', async () => {
+    const leader = await ended()
+    const first = await arrive(leader, [6])
+    first.here.destroy()
+    expect(await first.left).toBe('lost')
+    expect(leader.unheard).toEqual([1])
+    await isToldTheEnd(await arrive(leader, [6]))
+  })
+})
+
 describe('a leader waits until every follower holds a push', () => {
   const session = new Uint8Array(16).fill(1)
 

@@ -10,7 +10,7 @@ import type { ServerHello } from './protocol/gen/cloister/v1/federation_pb.ts'
 import { lost, type MessageReader } from './protocol/message-reader.ts'
 import { type ServerMessage, serverMessage, unexpected, type WorkerMessage } from './protocol/messages.ts'
 import { verifyProtocol } from './protocol/worker-claims.ts'
-import { scattered, serversSetBack } from './server-ends.ts'
+import { lastStepMissing, scattered, serversSetBack } from './server-ends.ts'
 
 export interface LeaderOptions extends GroupOptions {
   /** The job lets servers go on from less than was once on disk everywhere. */
@@ -23,10 +23,18 @@ interface Link {
   readonly connection: FollowerConnection
   readonly reader: MessageReader<WorkerMessage>
   readonly holdings: Holdings
+  /** It was told from which step it goes on. */
+  isWelcome: boolean
   /** By worker: the push that this follower reported last. */
   readonly held: Map<number, Omit<PushPlace, 'worker'>>
   /** Step → why it could not be saved; empty when it was. */
   readonly saved: Map<number, string>
+}
+
+/** How training ended: with which step, and whether before its time. */
+interface End {
+  readonly step: number
+  readonly stopped: boolean
 }
 
 /** The leader's side. With one server there is nobody to lead, and nothing waits. */
@@ -38,6 +46,8 @@ export class Leader {
   #left: 'finished' | 'refused' = 'finished'
   #gathered = new Deferred<void>()
   #broken = new Deferred<never>()
+  #end: End | undefined
+  #unheard = new Set<number>()
   /** Asked again whenever a follower says something. */
   #waiting: { readonly when: () => boolean; readonly done: Deferred<void> }[] = []
 
@@ -58,8 +68,11 @@ export class Leader {
     onAdmitted: () => void,
   ): Promise<'finished' | 'lost' | 'refused' | 'replaced'> {
     this.#verify(hello)
+    const end = this.#end
+    if (end !== undefined && !hello.steps.includes(end.step)) throw lastStepMissing(hello.server, end.step, hello.steps)
     onAdmitted()
-    const link: Link = { connection, reader, holdings: hello, held: new Map(), saved: new Map() }
+    const link: Link = { connection, reader, holdings: hello, isWelcome: false, held: new Map(), saved: new Map() }
+    if (end !== undefined) return await this.#attendLate(link, hello.server, end)
     const before = this.#links.get(hello.server)
     this.#links.set(hello.server, link)
     if (before !== undefined) {
@@ -80,6 +93,16 @@ export class Leader {
     }
   }
 
+  async #attendLate(link: Link, server: number, end: End): Promise<'finished' | 'lost'> {
+    try {
+      await this.#dismiss(link, server, end)
+      return 'finished'
+    } catch {
+      link.connection.destroy()
+      return 'lost' // And may come again.
+    }
+  }
+
   /**
    * When all are there: the newest step that everybody has; 0 when there is none. Where one of them knows that a newer one
    * was on disk everywhere, somebody's checkpoints were lost or set back: then nobody goes on, and nothing is deleted.
@@ -96,9 +119,10 @@ export class Leader {
     if (!this.#options.acceptRollback && [...all.values()].some(({ durableStep }) => durableStep > step)) {
       const error = serversSetBack(step, all)
       this.#left = 'refused'
-      await this.#end({ case: 'refused', value: publicError(error) })
+      await this.#close((link) => this.#refuse(link, error))
       throw error
     }
+    for (const link of this.#links.values()) link.isWelcome = true
     this.#tell({ case: 'serverWelcome', value: { step } })
     return step
   }
@@ -142,21 +166,46 @@ export class Leader {
     this.#tell({ case: 'durable', value: { step } })
   }
 
-  async complete(stopped: boolean): Promise<void> {
-    await this.#end({ case: 'complete', value: { stopped } })
+  /** Training is over, with `step`. A follower that was lost after it had that on disk is told when it comes back. */
+  async complete(end: End): Promise<void> {
+    this.#end = end
+    for (let server = 1; server < this.#options.servers; server++) this.#unheard.add(server)
+    await this.#close((link, server) => this.#dismiss(link, server, end))
   }
 
-  async #end(message: Parameters<typeof serverMessage>[0]): Promise<void> {
-    const links = [...this.#links.values()]
+  /** Followers that have not heard of the end. */
+  get unheard(): readonly number[] {
+    return [...this.#unheard]
+  }
+
+  async #close(say: (link: Link, server: number) => Promise<void>): Promise<void> {
+    const links = [...this.#links]
     this.#links.clear()
-    await Promise.allSettled(
-      links.map(async (link) => {
-        await this.#send(link, message)
-        await link.connection.close()
-        await link.reader.drain()
-        link.connection.destroy()
-      }),
-    )
+    await Promise.allSettled(links.map(([server, link]) => say(link, server)))
+  }
+
+  /** One that was away when training ended has its last step: it goes on from there, to the end. */
+  async #dismiss(link: Link, server: number, { step, stopped }: End): Promise<void> {
+    if (!link.isWelcome) {
+      const { steps } = link.holdings
+      if (!steps.includes(step)) return await this.#refuse(link, lastStepMissing(server, step, steps))
+      await this.#send(link, { case: 'serverWelcome', value: { step } })
+    }
+    await this.#send(link, { case: 'complete', value: { stopped } })
+    await this.#part(link)
+    this.#unheard.delete(server)
+  }
+
+  async #refuse(link: Link, error: FederationError): Promise<void> {
+    await this.#send(link, { case: 'refused', value: publicError(error) })
+    await this.#part(link)
+  }
+
+  async #part({ connection, reader }: Link): Promise<void> {
+    await connection.close()
+    const isAnswered = await reader.drain()
+    connection.destroy()
+    if (!isAnswered) throw lost('the connection broke before its end was answered')
   }
 
   #verify({ protocol, jobDigest, placementDigest, server }: ServerHello): void {

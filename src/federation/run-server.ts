@@ -36,6 +36,7 @@ export async function runServer<Peer extends AttestedPeer>(options: ServerOption
         const joined = (): void => events({ kind: 'peer-joined', peer, evidence })
         const reason = await group.attend(connection, reader, hello, joined)
         events({ kind: 'peer-left', peer, reason })
+        if (reason === 'finished') farewell?.heard(peer)
         return
       }
       throw new FederationError('server-index-unknown', 'expected the leader to be asked, got a follower', {

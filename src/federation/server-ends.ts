@@ -38,12 +38,20 @@ export function leaderStopping(): FederationError {
 }
 
 /** Training is over and the result is there; some workers may not know. */
-export function workersUnheard(workers: readonly number[], lateWorkersMs: number): FederationError {
-  const named = workers.map((worker) => `worker${worker}`).join(', ')
+export function unheard(missing: readonly string[], lateWorkersMs: number): FederationError {
   return new FederationError(
-    'workers-unheard',
-    `expected every worker to hear that training is over, not yet ${named}; they are waited for ${lateWorkersMs} ms`,
+    'peers-unheard',
+    `expected everybody to hear that training is over, not yet ${missing.join(', ')}; they are waited for ${lateWorkersMs} ms`,
     { hint: 'Nothing to do: the model and the result are saved. Whoever does not want to wait stops this server.' },
+  )
+}
+
+/** A server that comes when training is over must go on from the step that it ended with. */
+export function lastStepMissing(server: number, step: number, steps: readonly number[]): FederationError {
+  return new FederationError(
+    'server-rolled-back',
+    `expected step ${step}, with which training ended, on the disk of server ${server}, got ${steps.at(-1) ?? 'none'} as its newest`,
+    { hint: 'It lost its checkpoints, or its host gave it old ones: bring the newer ones back, nothing was deleted.' },
   )
 }
 

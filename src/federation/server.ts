@@ -29,6 +29,7 @@ import type { Progress } from './saved-state.ts'
 import { Saver } from './saver.ts'
 import { Scoring } from './scoring.ts'
 import { handedOutAgain, serverStopping, trainingFinished } from './server-ends.ts'
+import { serverName } from './server-name.ts'
 import type { PendingUpdate, ServerOptions, ServerResult } from './server-options.ts'
 import { remoteWorkerOf, Session } from './session.ts'
 import type { Following } from './strategies/following.ts'
@@ -52,6 +53,8 @@ export class Server<Peer extends AttestedPeer> {
   readonly #started = new Deferred<void>()
   /** Final scores; rejects when the server can't go on. */
   readonly #scored = new Deferred<Scored>()
+  /** The same, once every server has on disk what came of training: then workers may go. */
+  readonly #concluded = new Deferred<Scored>()
   #heldOut: Scored = { examples: 0, scores: {} }
   #over = false
   #turn: Promise<void> = Promise.resolve()
@@ -97,11 +100,14 @@ export class Server<Peer extends AttestedPeer> {
     try {
       this.#heldOut = await this.#scored.promise
       this.#over = true
+      await this.#conclude()
+      this.#concluded.resolve(this.#heldOut)
       await this.#attendance.endOrderly()
       const { examples, seconds } = this.#record
       events({ kind: 'finished', steps: this.#model.version, examples, seconds })
     } catch (error) {
       scattered = error instanceof FederationError && error.code === 'servers-scattered'
+      this.#concluded.reject(error)
       throw error
     } finally {
       signal.removeEventListener('abort', stop)
@@ -114,11 +120,22 @@ export class Server<Peer extends AttestedPeer> {
       if (!scattered) {
         await this.#save()
         await release(this.#model)
-        if (group.kind === 'leader') await group.complete(!this.#complete)
+        if (group.kind === 'leader') await group.complete({ step: this.#model.version, stopped: !this.#complete })
       }
       this.#pushes.close()
       await this.#model.close()
     }
+  }
+
+  /** A server that is lost before it has the last step takes it with it: then all go back, while workers are still there. */
+  async #conclude(): Promise<void> {
+    const { group } = this.#options
+    if (group.kind !== 'leader') return
+    await this.#turn
+    await this.#saver.idle()
+    await this.#save()
+    const isDurable = this.#saver.durableStep === this.#model.version
+    if (this.#complete && !isDurable) await Promise.race([group.broken, undefined])
   }
 
   get result(): ServerResult {
@@ -129,11 +146,16 @@ export class Server<Peer extends AttestedPeer> {
     return { reason, version, examples, seconds, heldOut: this.#heldOut, workers }
   }
 
-  /** For workers that come when training is complete and everything is saved. */
+  /** For workers, and servers, that come when training is complete and everything is saved. */
   farewell(lateWorkersMs: number): Farewell {
-    const { clock, events, signal } = this.#options
-    const [{ version }, { scores }, { heard }] = [this.#model, this.#heldOut, this.#attendance]
-    return new Farewell({ rules: this.#rules, version, scores, heard, lateWorkersMs, clock, events, signal })
+    const { clock, events, group, job, signal } = this.#options
+    const [{ version }, { scores }] = [this.#model, this.#heldOut]
+    const workers = Array.from({ length: job.workers }, (_, worker) => worker)
+    const missing = [
+      ...workers.filter((worker) => !this.#attendance.heard.has(worker)).map((worker) => `worker${worker}`),
+      ...(group.kind === 'leader' ? group.unheard : []).map(serverName),
+    ]
+    return new Farewell({ rules: this.#rules, version, scores, missing, lateWorkersMs, clock, events, signal })
   }
 
   /** One connection from its hello to its end. */
@@ -219,7 +241,7 @@ export class Server<Peer extends AttestedPeer> {
         return
       }
       if (this.#complete) {
-        const { scores } = await this.#scored.promise
+        const { scores } = await this.#concluded.promise
         await session.sendHome(this.#model.version, scores)
         return
       }

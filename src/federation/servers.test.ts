@@ -1,7 +1,16 @@
 /** Several servers as one, over the in-memory transport: tensors and rows spread over them, rounds agreed, one step restored. */
 import { afterAll, describe, expect, test } from 'vitest'
 import { batchSize, kinds, layoutOf } from '../../test/support/federation.ts'
-import { partOf, startServers, startTableWorker, tableModel, tableState } from '../../test/support/server-group.ts'
+import { MemoryCheckpoints } from '../../test/support/memory-checkpoints.ts'
+import {
+  type GroupSettings,
+  partOf,
+  type ServerGroup,
+  startServers,
+  startTableWorker,
+  tableModel,
+  tableState,
+} from '../../test/support/server-group.ts'
 import { table, tableManifest, tableTraining } from '../../test/support/table-training.ts'
 import { createJavascriptEngine } from '../engine/javascript.ts'
 import { fromBfloat16, type Transfer, toBfloat16 } from '../models/bfloat16.ts'
@@ -153,7 +162,7 @@ function throughBfloat16(values: Float32Array): Float32Array {
 
 describe('a follower that loses its leader', () => {
   /** Cuts the newest connection between servers when `when` says so, from the follower's side: it notices first. */
-  async function run(when: (kind: string, told: number) => boolean) {
+  async function run(when: (kind: string, told: number) => boolean, settings: Partial<GroupSettings> = {}) {
     let [told, cuts] = [0, 0]
     const links: { destroy(): void }[] = []
     const group = startServers(engine, {
@@ -161,6 +170,7 @@ describe('a follower that loses its leader', () => {
       workers: 2,
       totalUpdates: 6,
       job: { saveEvery: 2 },
+      ...settings,
       onLink: (link) => links.push(link),
       events: ({ kind }) => {
         if (cuts === 0 && when(kind, ++told)) {
@@ -171,15 +181,19 @@ describe('a follower that loses its leader', () => {
     })
     const running = [0, 1].map((worker) => startTableWorker(engine, group, worker))
     await Promise.all(running.map(({ result }) => result))
-    await Promise.all(group.servers.map(({ result }) => result))
     expect(cuts).toBe(1)
     return group
+  }
+
+  async function finished({ servers }: ServerGroup): Promise<void> {
+    await Promise.all(servers.map(({ result }) => result))
   }
 
   test('all go back to the newest step that both have, and end with the same bits', async () => {
     const { state } = await undisturbed(2, 2, 6)
     let updates = 0
     const group = await run((kind) => kind === 'update' && ++updates === 7)
+    await finished(group)
     expect(tableState(group)).toEqual(state)
     expect(kinds(group.servers[0]!.events, 'warning').map(({ error }) => error.code)).toContain('servers-scattered')
     const resumed = group.servers.map(({ events }) => kinds(events, 'resumed').map(({ step }) => step))
@@ -190,6 +204,43 @@ describe('a follower that loses its leader', () => {
   test('before anything is saved: all begin anew', async () => {
     const { state } = await undisturbed(2, 2, 6)
     const group = await run((kind) => kind === 'update')
+    await finished(group)
     expect(tableState(group)).toEqual(state)
+  })
+
+  test('before it has the last step: workers stay until all have it', async () => {
+    const { state, results } = await undisturbed(2, 2, 6)
+    const store = new MemoryCheckpoints()
+    const write = store.write.bind(store)
+    let isLost = false
+    store.write = async (content) => {
+      if (content.step < 6 || isLost) return await write(content)
+      isLost = true
+      throw new Error('killed')
+    }
+    // The follower reports the failure, and is cut off before the leader has it.
+    const group = await run((kind) => isLost && kind === 'warning', { stores: [new MemoryCheckpoints(), store] })
+    await finished(group)
+    expect(tableState(group)).toEqual(state)
+    expect(kinds(group.servers[0]!.events, 'evaluation').at(-1)!.scores).toEqual(results[0]!.scores)
+    expect(kinds(group.servers[0]!.events, 'warning').map(({ error }) => error.code)).toContain('servers-scattered')
+    expect(store.steps).toContain(6)
+  })
+
+  test('after that: it is told of the end when it comes back, and releases its part', async () => {
+    const { state } = await undisturbed(2, 2, 6)
+    const group = await run((kind) => kind === 'finished', { limits: { lateWorkersMs: 60_000 } })
+    const [leader, follower] = group.servers
+    await leader!.result
+    // It does not know that the workers know, and would wait for them.
+    follower!.stop.abort()
+    expect(tableState(group)).toEqual(state)
+    expect(kinds(follower!.events, 'resumed').map(({ step }) => step)).toEqual([6])
+    expect(await follower!.result).toMatchObject({ reason: 'complete', version: 6 })
+    expect(kinds(leader!.events, 'peer-left').at(-1)).toEqual({
+      kind: 'peer-left',
+      peer: 'server1',
+      reason: 'finished',
+    })
   })
 })

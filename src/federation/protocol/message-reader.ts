@@ -19,13 +19,14 @@ export class MessageReader<Message> {
 
   /**
    * Takes what still comes, and resolves when the stream has ended, in whichever way. After `close` the transport gives the
-   * peer a bounded time for that; a stream that nobody reads would not end before.
+   * peer a bounded time for that; a stream that nobody reads would not end before. Whether the peer ended it itself.
    */
-  async drain(): Promise<void> {
+  async drain(): Promise<boolean> {
     try {
-      for (;;) await this.read()
+      while (!(await this.#iterator.next()).done);
+      return true
     } catch {
-      // The end.
+      return false
     }
   }
 }
