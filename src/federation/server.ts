@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The parameter server: its side of the six steps, whole. Each worker has a session that answers what it asks, as it comes;
+ * The parameter server: its side of the six steps; ④, what becomes of pushes, is in updates.ts. Each worker has a session that answers what it asks, as it comes;
  * the model is changed in one place only, one update at a time.
  *
  * Connections come authenticated from the listener: nothing here is reached by a peer that was not. The host decides when
@@ -8,7 +8,6 @@
  * counts, the worker is told why, and the others go on.
  */
 import type { AttestedPeer } from '../attestation/policy.ts'
-import { publicError } from '../errors.ts'
 import { toBfloat16 } from '../models/bfloat16.ts'
 import { type AdmissionRules, rulesOf, verifyHello } from './admission.ts'
 import { Attendance } from './attendance.ts'
@@ -19,7 +18,6 @@ import { Farewell } from './farewell.ts'
 import { FederationError } from './federation-error.ts'
 import type { Command } from './group.ts'
 import { another, type ModelState, type Parameters } from './model-state.ts'
-import { PendingUpdates } from './pending-updates.ts'
 import { Preparing } from './preparing.ts'
 import type { Pull, Push, PushOutcome, RemoteWorker } from './protocol/remote-worker.ts'
 import type { Hello } from './protocol/worker-claims.ts'
@@ -28,19 +26,17 @@ import { RunRecord } from './run-record.ts'
 import type { Progress } from './saved-state.ts'
 import { Saver } from './saver.ts'
 import { Scoring } from './scoring.ts'
-import { handedOutAgain, serverStopping, trainingFinished } from './server-ends.ts'
+import { serverStopping } from './server-ends.ts'
 import { serverName } from './server-name.ts'
 import type { PendingUpdate, ServerOptions, ServerResult } from './server-options.ts'
 import { remoteWorkerOf, Session } from './session.ts'
-import type { Following } from './strategies/following.ts'
-import type { Decision, Situation, Strategy } from './strategies/strategy.ts'
 import { TensorPool } from './tensor-set.ts'
+import { Updates } from './updates.ts'
 
 /** One epoch: from the newest step that all servers have to the end of training, or until a server of the job is lost. */
 export class Server<Peer extends AttestedPeer> {
   readonly #options: ServerOptions<Peer>
   readonly #model: ModelState
-  readonly #strategy: Strategy<PendingUpdate>
   readonly #plan: DataPlan
   readonly #preparing: Preparing
   readonly #saver: Saver
@@ -49,24 +45,20 @@ export class Server<Peer extends AttestedPeer> {
   readonly #attendance: Attendance<Peer>
   readonly #scoring: Scoring
   readonly #record: RunRecord
-  readonly #pending = new PendingUpdates()
+  readonly #updates: Updates
   readonly #started = new Deferred<void>()
   /** Final scores; rejects when the server can't go on. */
   readonly #scored = new Deferred<Scored>()
   /** The same, once every server has on disk what came of training: then workers may go. */
   readonly #concluded = new Deferred<Scored>()
   #heldOut: Scored = { examples: 0, scores: {} }
-  #over = false
-  #turn: Promise<void> = Promise.resolve()
   #leaderIsDone = false
-  #cancelReview = (): void => undefined
 
   constructor(options: ServerOptions<Peer>, model: ModelState, step: number, saved: Progress | undefined) {
     const { checkpoints, clock, createStrategy, events, group, job, limits, preparation } = options
     this.#options = options
     this.#model = model
     this.#pushes = new TensorPool(options.engine, model.manifest, options.layout.transfer)
-    this.#strategy = createStrategy()
     this.#plan = new DataPlan(job.workers, saved?.positions)
     this.#preparing = new Preparing(preparation, job.workers, saved?.prepared)
     this.#saver = new Saver({ checkpoints, begunAt: step, leads: group.kind === 'leader', clock, events })
@@ -74,7 +66,7 @@ export class Server<Peer extends AttestedPeer> {
       plan: this.#plan,
       workers: job.workers,
       moveShardsAfterMs: job.moveShardsAfterMs,
-      replan: (change) => this.#replan(change),
+      replan: (change) => this.#updates.replan(change),
       // A follower goes when its leader goes.
       withoutWorkersMs: group.kind === 'leader' ? limits.withoutWorkersMs : undefined,
       serve: (session) => this.#serve(session),
@@ -86,6 +78,16 @@ export class Server<Peer extends AttestedPeer> {
     const expel = (worker: number, error: FederationError): void => this.#attendance.expel(worker, error)
     this.#scoring = new Scoring({ evaluationMs: limits.evaluationMs, expel, clock, events })
     this.#record = new RunRecord(saved)
+    this.#updates = new Updates({
+      server: options,
+      model,
+      strategy: createStrategy(),
+      plan: this.#plan,
+      record: this.#record,
+      expected: () => this.#attendance.expected,
+      onApplied: () => this.#applied(),
+      onFailure: (error) => this.#scored.reject(error),
+    })
   }
 
   async run(): Promise<void> {
@@ -95,11 +97,11 @@ export class Server<Peer extends AttestedPeer> {
     if (signal.aborted) stop()
     group.broken.catch((error: unknown) => this.#scored.reject(error))
     if (group.kind === 'follower') void group.listen((command) => this.#obey(command))
-    else if (this.#complete) this.#evaluate()
+    else if (this.#updates.isComplete) this.#evaluate()
     let scattered = false
     try {
       this.#heldOut = await this.#scored.promise
-      this.#over = true
+      this.#updates.end()
       await this.#conclude()
       this.#concluded.resolve(this.#heldOut)
       await this.#attendance.endOrderly()
@@ -111,16 +113,16 @@ export class Server<Peer extends AttestedPeer> {
       throw error
     } finally {
       signal.removeEventListener('abort', stop)
-      this.#cancelReview()
-      this.#over = true
+      this.#updates.end()
       await this.#attendance.breakAll()
-      await this.#turn
-      this.#pending.settleAll({ dropped: serverStopping() })
+      await this.#updates.turn
+      this.#updates.dropAll(serverStopping())
       await this.#saver.idle()
       if (!scattered) {
         await this.#save()
         await release(this.#model)
-        if (group.kind === 'leader') await group.complete({ step: this.#model.version, stopped: !this.#complete })
+        if (group.kind === 'leader')
+          await group.complete({ step: this.#model.version, stopped: !this.#updates.isComplete })
       }
       this.#pushes.close()
       await this.#model.close()
@@ -131,17 +133,17 @@ export class Server<Peer extends AttestedPeer> {
   async #conclude(): Promise<void> {
     const { group } = this.#options
     if (group.kind !== 'leader') return
-    await this.#turn
+    await this.#updates.turn
     await this.#saver.idle()
     await this.#save()
     const isDurable = this.#saver.durableStep === this.#model.version
-    if (this.#complete && !isDurable) await Promise.race([group.broken, undefined])
+    if (this.#updates.isComplete && !isDurable) await Promise.race([group.broken, undefined])
   }
 
   get result(): ServerResult {
     const { examples, seconds, workers } = this.#record
     // A follower's own updates do not say: in asynchronous mode those of server 0 count.
-    const isDone = this.#options.group.kind === 'leader' ? this.#complete : this.#leaderIsDone
+    const isDone = this.#options.group.kind === 'leader' ? this.#updates.isComplete : this.#leaderIsDone
     const [reason, version] = [isDone ? 'complete' : 'stopped', this.#model.version] as const
     return { reason, version, examples, seconds, heldOut: this.#heldOut, workers }
   }
@@ -191,7 +193,7 @@ export class Server<Peer extends AttestedPeer> {
     const leads = group.kind === 'leader'
     if (leads) {
       await this.#preparing.with(remote, worker)
-      await this.#turn // It may have a new place in the plan.
+      await this.#updates.turn // It may have a new place in the plan.
     }
     const task = leads ? this.#leaseFor(session) : undefined
     const [{ totalUpdates }, { version }, { durableStep }] = [job, this.#model, this.#saver]
@@ -202,21 +204,6 @@ export class Server<Peer extends AttestedPeer> {
       else if (request.kind === 'push')
         this.#contribute(session, request.push) // ③ after ② over there
       else this.#answer(session, request.pull).catch((error: unknown) => session.expel(error)) // ⑤
-    })
-  }
-
-  /**
-   * Workers came, or shards moved: batches of theirs that are not in the model are handed out again. What was computed of them
-   * does not count, even if it waits in the round already. On its way here it may still be: see #contribute.
-   */
-  #replan(change: () => void): void {
-    this.#inTurn(async () => {
-      change()
-      for (const update of this.#pending.all) {
-        const { lease, worker } = update
-        if (lease === undefined || this.#plan.isCurrent(lease) || !this.#strategy.withdraw(update)) continue
-        this.#drop(update, handedOutAgain(worker, lease))
-      }
     })
   }
 
@@ -240,7 +227,7 @@ export class Server<Peer extends AttestedPeer> {
         await remote.evaluate(pull, evaluation.snapshot.version)
         return
       }
-      if (this.#complete) {
+      if (this.#updates.isComplete) {
         const { scores } = await this.#concluded.promise
         await session.sendHome(this.#model.version, scores)
         return
@@ -274,68 +261,16 @@ export class Server<Peer extends AttestedPeer> {
   }
 
   #contribute(session: Session<Peer>, push: Push): void {
-    const { group, job } = this.#options
     const { worker } = session
     if (this.#attendance.sessionOf(worker) !== session) {
       push.values.release() // Expelled or replaced while the push was on its way.
       return
     }
-    const place = { worker, session: session.key, pull: push.pull }
     const answer = new Deferred<PushOutcome>()
+    session.promise(push.pull, answer.promise)
     const lease = session.leases.shift()
     const update: PendingUpdate = { ...push, worker, lease, answer: (outcome) => answer.resolve(outcome) }
-    this.#pending.add(update)
-    session.promise(push.pull, answer.promise)
-    const add = (): void =>
-      this.#inTurn(async () => {
-        if (!this.#pending.has(update)) return
-        if (group.kind === 'leader' && this.#complete) this.#drop(update, trainingFinished(job.totalUpdates))
-        else if (lease !== undefined && !this.#plan.isCurrent(lease)) {
-          this.#drop(update, handedOutAgain(worker, lease))
-        } else await this.#carryOut(this.#strategy.add(update, this.#situation()))
-        if (group.kind === 'follower' && job.synchronous && this.#pending.has(update)) group.held(place)
-      })
-    if (group.kind === 'leader' && job.synchronous) group.everywhere(place).then(add, () => undefined)
-    else add()
-  }
-
-  /** ④ The only place where the model changes. It runs in turn: two updates cannot interleave. */
-  async #carryOut(decision: Decision<PendingUpdate>): Promise<void> {
-    const { clock, events, group, job, schedule } = this.#options
-    const model = this.#model
-    if (decision.kind === 'drop') this.#drop(decision.contribution, decision.error)
-    if (decision.kind === 'apply') {
-      const [{ contributions, rateFactor }, { version }] = [decision, model]
-      const workers = contributions.map(({ worker }) => worker)
-      if (group.kind === 'leader' && job.synchronous) group.announceRound(version, workers)
-      const [learningRate, startedAt] = [schedule(version) * rateFactor, clock.now()]
-      await model.apply(contributions, learningRate)
-      const endedAt = clock.now()
-      const examples = contributions.reduce((sum, update) => sum + update.examples, 0)
-      this.#record.updated(endedAt, examples)
-      for (const { lease } of contributions) if (lease !== undefined) this.#plan.settle(lease)
-      events({
-        kind: 'update',
-        step: model.version,
-        examples,
-        loss: contributions.reduce((sum, update) => sum + (update.loss * update.examples) / examples, 0),
-        learningRate,
-        staleness: Math.max(...contributions.map(({ baseVersion }) => version - baseVersion)),
-        contributions: contributions.length,
-        applyMs: endedAt - startedAt,
-      })
-      if (group.kind === 'leader') {
-        const due = (every: number): boolean => every > 0 && model.version % every === 0
-        if (this.#complete || due(job.evaluateEvery)) this.#evaluate()
-        if (due(job.saveEvery) || (job.saveEveryMs > 0 && this.#saver.sinceMs >= job.saveEveryMs)) void this.#save()
-      }
-      for (const update of contributions) this.#pending.settle(update, { appliedVersion: model.version })
-    }
-    this.#cancelReview()
-    const { dueAt } = this.#strategy
-    if (dueAt !== undefined) {
-      this.#cancelReview = clock.after(Math.max(0, dueAt - clock.now()), () => this.#review())
-    }
+    this.#updates.add(update, { worker, session: session.key, pull: push.pull })
   }
 
   /** What the leader says, in its order. */
@@ -344,13 +279,12 @@ export class Server<Peer extends AttestedPeer> {
     if (group.kind !== 'follower') return
     if (command.kind === 'complete') {
       this.#leaderIsDone = !command.stopped
-      this.#inTurn(async () => this.#scored.resolve({ examples: 0, scores: {} }))
+      this.#updates.inTurn(async () => this.#scored.resolve({ examples: 0, scores: {} }))
     } else if (command.kind === 'round') {
-      const strategy = this.#strategy as Following<PendingUpdate>
-      this.#inTurn(() => this.#carryOut(strategy.round(command.baseVersion, command.workers)))
+      this.#updates.round(command.baseVersion, command.workers)
     } else if (command.kind === 'durable') this.#saver.declare(command.step)
     else {
-      this.#inTurn(async () => {
+      this.#updates.inTurn(async () => {
         const saved = this.#saver.save(this.#model, command.step, this.#progress, () => Promise.resolve())
         if (saved === undefined) group.saved(command.step, 'another save was under way')
         else void saved.then((failure) => group.saved(command.step, failure))
@@ -358,41 +292,25 @@ export class Server<Peer extends AttestedPeer> {
     }
   }
 
-  #drop(update: PendingUpdate, error: FederationError): void {
-    const { events } = this.#options
-    events({ kind: 'update-refused', worker: update.worker, step: this.#model.version, error: publicError(error) })
-    const { lease } = update
-    // Its batch is not computed again, unless it was handed out again.
-    if (lease !== undefined && this.#plan.isCurrent(lease)) this.#plan.settle(lease)
-    this.#pending.settle(update, { dropped: error })
-  }
-
-  /** Runs after everything that was put in turn before; a failure in it is the server's own and ends training. */
-  #inTurn(work: () => Promise<void>): void {
-    this.#turn = this.#turn.then(work).catch((error: unknown) => this.#scored.reject(error))
-  }
-
-  #review(): void {
-    if (!this.#over) this.#inTurn(() => this.#carryOut(this.#strategy.review(this.#situation())))
-  }
-
-  #situation(): Situation {
-    return { version: this.#model.version, expected: this.#attendance.expected, now: this.#options.clock.now() }
-  }
-
-  get #complete(): boolean {
-    return this.#model.version >= this.#options.job.totalUpdates
-  }
-
   /** The worker no longer takes part: its batches are handed out again, to it or to whoever gets its shard. */
   #left(worker: number): void {
     this.#scoring.drop(worker)
-    this.#review()
+    this.#updates.review()
+  }
+
+  /** What an update makes due. Followers hear of it from their leader. */
+  #applied(): void {
+    const { group, job } = this.#options
+    if (group.kind !== 'leader') return
+    const { version } = this.#model
+    const due = (every: number): boolean => every > 0 && version % every === 0
+    if (this.#updates.isComplete || due(job.evaluateEvery)) this.#evaluate()
+    if (due(job.saveEvery) || (job.saveEveryMs > 0 && this.#saver.sinceMs >= job.saveEveryMs)) void this.#save()
   }
 
   /** Scores the model as it is now, while training goes on; the last one ends training. */
   #evaluate(): void {
-    const final = this.#complete
+    const final = this.#updates.isComplete
     void this.#scoring.score(this.#model.snapshot(), this.#attendance.present).then((scored) => {
       if (final) this.#scored.resolve(scored)
     })
