@@ -36,6 +36,20 @@ function updateOf(worker: number, examples: number, ...tensors: number[][]): Mod
   return { worker, examples, values: set }
 }
 
+/** An engine that knows which tensors of its own are in use. */
+function countingEngine() {
+  const live = new Set<object>()
+  const counting = {
+    ...engine,
+    tensor(...input: Parameters<typeof engine.tensor>) {
+      const tensor = engine.tensor(...input)
+      live.add(tensor)
+      return { ...tensor, dispose: () => live.delete(tensor) }
+    },
+  }
+  return { counting, live }
+}
+
 function parametersOf(model: ModelState): Record<string, number[]> {
   const { parameters, release } = model.snapshot()
   const read = Object.fromEntries([...parameters.named()].map(([name, { data }]) => [name, [...data]]))
@@ -113,15 +127,7 @@ test('as bfloat16: parameters are sent rounded, updates taken as they come, and 
 })
 
 test('as bfloat16: what is being sent outlives the model’s next version, and is freed after', async () => {
-  const live = new Set<object>()
-  const counting = {
-    ...engine,
-    tensor(...input: Parameters<typeof engine.tensor>) {
-      const tensor = engine.tensor(...input)
-      live.add(tensor)
-      return { ...tensor, dispose: () => live.delete(tensor) }
-    },
-  }
+  const { counting, live } = countingEngine()
   const model = modelOf({ engine: counting, transfer: 'bfloat16' })
   const initial = live.size
   const sent = model.toTrainWith()
@@ -143,15 +149,7 @@ function asBfloat16(update: ModelUpdate): ModelUpdate {
 }
 
 test('a snapshot stays as it is while the model goes on, and memory is freed when nobody uses it', async () => {
-  const live = new Set<object>()
-  const counting = {
-    ...engine,
-    tensor(...input: Parameters<typeof engine.tensor>) {
-      const tensor = engine.tensor(...input)
-      live.add(tensor)
-      return { ...tensor, dispose: () => live.delete(tensor) }
-    },
-  }
+  const { counting, live } = countingEngine()
   const model = modelOf({ engine: counting })
   const initial = live.size
   const snapshot = model.snapshot()

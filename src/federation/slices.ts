@@ -128,42 +128,36 @@ export function verifyFinite(name: string, values: Values, first: number): void 
   )
 }
 
-/**
- * Whether one is NaN or an infinity: of all exponents those alone are all ones, and reach the sign bit when one more is added. All that
- * workers push passes here: no branch for each value, and four words at a time that do not wait for each other.
- */
 function isAnyNotFinite(values: Float32Array): boolean {
-  const bits = new Int32Array(values.buffer, values.byteOffset, values.length)
-  const one = 0x0080_0000
-  let [a, b, c, d] = [0, 0, 0, 0]
-  const whole = bits.length & ~3
-  for (let index = 0; index < whole; index += 4) {
-    a |= (bits[index]! & exponent) + one
-    b |= (bits[index + 1]! & exponent) + one
-    c |= (bits[index + 2]! & exponent) + one
-    d |= (bits[index + 3]! & exponent) + one
-  }
-  for (let index = whole; index < bits.length; index++) a |= (bits[index]! & exponent) + one
-  return (a | b | c | d) < 0
+  const words = new Int32Array(values.buffer, values.byteOffset, values.length)
+  return overflowing(words, 0x7f80_0000, 0x0080_0000) < 0
 }
 
-const exponent = 0x7f80_0000
-
-/** The same of bfloat16, two in a word. */
 function isAnyHalfNotFinite(halves: Uint16Array): boolean {
-  const [exponents, ones] = [0x7f80_7f80, 0x0080_0080]
-  const begin = (halves.byteOffset / 2) & 1 && halves.length > 0 ? 1 : 0
-  const pairs = new Int32Array(halves.buffer, halves.byteOffset + begin * 2, (halves.length - begin) >>> 1)
+  const [exponent, one, sign] = [0x7f80, 0x0080, 0x8000]
+  const isOver = (half: number | undefined): boolean => half !== undefined && (half & exponent) + one >= sign
+  // Two in a word, where words begin; what is before and after by itself.
+  const begin = (halves.byteOffset / 2) & 1
+  const count = Math.max(0, halves.length - begin) >>> 1
+  const words = new Int32Array(halves.buffer, halves.byteOffset + begin * 2, count)
+  const pair = (half: number): number => (half << 16) | half
+  const over = overflowing(words, pair(exponent), pair(one)) & pair(sign)
+  return over !== 0 || isOver(halves[0]) || isOver(halves.at(-1))
+}
+
+/**
+ * Sign bits of what is NaN or an infinity: of all exponents those alone are all ones, and reach the sign when one more is added. All that
+ * workers push passes here: no branch for each value, and four words at a time that do not wait for each other.
+ */
+function overflowing(words: Int32Array, exponents: number, ones: number): number {
   let [a, b, c, d] = [0, 0, 0, 0]
-  const whole = pairs.length & ~3
+  const whole = words.length & ~3
   for (let index = 0; index < whole; index += 4) {
-    a |= (pairs[index]! & exponents) + ones
-    b |= (pairs[index + 1]! & exponents) + ones
-    c |= (pairs[index + 2]! & exponents) + ones
-    d |= (pairs[index + 3]! & exponents) + ones
+    a |= (words[index]! & exponents) + ones
+    b |= (words[index + 1]! & exponents) + ones
+    c |= (words[index + 2]! & exponents) + ones
+    d |= (words[index + 3]! & exponents) + ones
   }
-  for (let index = whole; index < pairs.length; index++) a |= (pairs[index]! & exponents) + ones
-  if (begin === 1) a |= (halves[0]! & exponents) + 0x80
-  if ((halves.length - begin) & 1) a |= (halves.at(-1)! & exponents) + 0x80
-  return ((a | b | c | d) & 0x8000_8000) !== 0
+  for (let index = whole; index < words.length; index++) a |= (words[index]! & exponents) + ones
+  return a | b | c | d
 }
