@@ -77,9 +77,9 @@ function logsIn(path: string): string[] {
 function logsInResults(run: string): string[] {
   if (!existsSync(run) || !statSync(run).isDirectory()) return []
   return readdirSync(run)
-    .map((name) => Number(/^result(?:-server(\d+))?\.json$/.exec(name)?.map((part) => part ?? '0')[1]))
-    .filter((index) => !Number.isNaN(index))
-    .map((index) => join(run, auditDirectory, `${serverName(index)}.jsonl`))
+    .map((name) => /^result(?:-(server\d+))?\.json$/.exec(name))
+    .flatMap((match) => (match === null ? [] : (match[1] ?? serverName(0))))
+    .map((server) => join(run, auditDirectory, `${server}.jsonl`))
     .filter((file) => headInResult(run, file) !== undefined)
 }
 

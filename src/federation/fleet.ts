@@ -14,7 +14,7 @@ import { type Placement, rowsByServer, type ServerRows } from './placement.ts'
 import type { PullTarget, RemoteServer } from './protocol/remote-server.ts'
 import type { PushOutcome, Task } from './protocol/remote-worker.ts'
 import type { TableSpec } from './row-initializer.ts'
-import type { Values } from './tensor-set.ts'
+import { type Values, valuesOf } from './tensor-set.ts'
 import type { ComputedUpdate } from './training.ts'
 
 export interface FleetLayout {
@@ -45,7 +45,7 @@ export class PulledModel {
     this.dense = servers.map((server) =>
       manifest
         .filter((_, index) => placement.tensors[index] === server)
-        .map(({ name }) => this.parameters.get(name)?.data as Values),
+        .map(({ name }) => valuesOf(this.parameters.get(name))),
     )
     this.held = servers.map(() => undefined)
   }
@@ -160,7 +160,7 @@ export class Fleet<Peer> {
     const alone = this.servers.length === 1
     const rows = split.map((parts) => parts[index]!.ids)
     const targets = tables.map(({ width }, table) =>
-      alone ? valuesOf(into, table) : alike(valuesOf(into, table), rows[table]!.length * width),
+      alone ? valuesOf(into.rows[table]) : alike(valuesOf(into.rows[table]), rows[table]!.length * width),
     )
     const target: PullTarget = { dense: into.dense[index]!, heldVersion: into.held[index], rows: targets }
     const answer = await server.pull({ id, evaluate, rows, into: target }).finally(() => {
@@ -168,15 +168,11 @@ export class Fleet<Peer> {
     })
     if (!alone && answer.kind === 'parameters') {
       for (const [table, { width }] of tables.entries()) {
-        scatter(targets[table]!, split[table]![index]!.positions, valuesOf(into, table), width)
+        scatter(targets[table]!, split[table]![index]!.positions, valuesOf(into.rows[table]), width)
       }
     }
     return answer
   }
-}
-
-function valuesOf({ rows }: PulledModel, table: number): Values {
-  return rows[table]!.data as Values
 }
 
 /** New memory for values of the same kind. */

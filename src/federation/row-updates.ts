@@ -10,7 +10,7 @@ import assert from 'node:assert/strict'
 import type { Engine, EngineTensor } from '../engine/engine.ts'
 import type { Transfer } from '../models/bfloat16.ts'
 import type { EmbeddingTable } from './embedding-table.ts'
-import type { Values } from './tensor-set.ts'
+import { type Values, valuesOf } from './tensor-set.ts'
 import { scalar, type UpdatePrograms } from './update-programs.ts'
 
 /** One worker's gradients of rows. */
@@ -62,7 +62,7 @@ export class RowUpdater {
       states.map((name) => numbersOf(inputs[name])),
     )
     for (const [index, update] of updates.entries()) {
-      spread(update, ids, width, inputs[gradients[index]!]!.data as Values)
+      spread(update, ids, width, valuesOf(inputs[gradients[index]!]))
     }
     const scalars = shares.map((share, index) => [`share/${index}`, scalar(share)] as const)
     const program = this.#programs.get(updates.length, new Map([[role, elements]]))

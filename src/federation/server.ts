@@ -137,6 +137,7 @@ export class Server<Peer extends AttestedPeer> {
     await this.#saver.idle()
     await this.#save()
     const isDurable = this.#saver.durableStep === this.#model.version
+    // Rejects if one is lost by now; a full disk, say, does not hold the end up.
     if (this.#updates.isComplete && !isDurable) await Promise.race([group.broken, undefined])
   }
 

@@ -14,6 +14,11 @@ export type Segments = ReadonlyMap<TensorRole, EngineTensor>
 /** float32, or the bits of bfloat16. */
 export type Values = Float32Array | Uint16Array
 
+export function valuesOf(tensor: HostTensor | undefined): Values {
+  assert(tensor?.data instanceof Float32Array || tensor?.data instanceof Uint16Array)
+  return tensor.data
+}
+
 export class TensorSet<V extends Values = Float32Array> {
   readonly manifest: Manifest
   readonly segments: Segments
@@ -111,11 +116,9 @@ function dispose(segments: Segments): void {
 function viewsOf<V extends Values>(manifest: Manifest, segments: Segments): readonly V[] {
   const ends = new Map<TensorRole, number>()
   return manifest.map(({ role, elements }) => {
-    const data = segments.get(role)?.data
-    assert(data instanceof Float32Array || data instanceof Uint16Array)
     const start = ends.get(role) ?? 0
     ends.set(role, start + elements)
-    return data.subarray(start, start + elements) as V
+    return valuesOf(segments.get(role)).subarray(start, start + elements) as V
   })
 }
 

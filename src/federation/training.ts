@@ -12,7 +12,7 @@ import type { ModelTable } from '../models/model.ts'
 import type { Manifest } from './manifest.ts'
 import { addSums, type Sums } from './metrics.ts'
 import type { Task } from './protocol/remote-worker.ts'
-import type { Values } from './tensor-set.ts'
+import { type Values, valuesOf } from './tensor-set.ts'
 import { touchedRows } from './touched-rows.ts'
 
 export type Batch = Readonly<Record<string, HostTensor>>
@@ -139,11 +139,6 @@ function examplesOf(batch: Batch): number {
 
 function floats(tensor: HostTensor | undefined): Float32Array {
   assert(tensor?.data instanceof Float32Array)
-  return tensor.data
-}
-
-function valuesOf(tensor: HostTensor | undefined): Values {
-  assert(tensor?.data instanceof Float32Array || tensor?.data instanceof Uint16Array)
   return tensor.data
 }
 
